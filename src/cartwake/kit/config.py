@@ -1,0 +1,121 @@
+"""Every setting of a deployment: `CARTWAKE_*` environment variables, checked once at start.
+
+A setting's description says its meaning and unit; `cartwake config` prints them all. What a merchant
+may choose for a shop is not here: it is a row of `shop_sms_configs`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+# The secret of a deployment that never leaves this machine. `production` refuses it.
+DEVELOPMENT_SECRET = "development-only-secret-key-not-for-production"  # noqa: S105 - that is its point
+
+
+class ConfigError(Exception):
+    """A setting is wrong; the message names each one and says why, and never shows its value."""
+
+
+class Settings(BaseSettings):
+    """The settings of one process."""
+
+    model_config = SettingsConfigDict(env_prefix="CARTWAKE_", frozen=True, extra="ignore")
+
+    environment: Literal["development", "production"] = Field(
+        "development", description="`production` refuses development secrets and plain-http public addresses."
+    )
+    secret_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (SecretStr(DEVELOPMENT_SECRET),),
+        description="Root secrets, comma separated, newest first, each at least 32 characters. Everything "
+        "encrypted, hashed or signed depends on them: keep the old ones behind the new one.",
+    )
+    data_dir: Path | None = Field(
+        None,
+        description="Folder of the embedded PostgreSQL. Default: `.cartwake` in the working folder, or a folder "
+        "under /var/lib/cartwake where root works in a place that the server's own user cannot reach.",
+    )
+    database_url: SecretStr | None = Field(
+        None,
+        description="A PostgreSQL server (15 or newer) to use instead of the embedded one; a login that owns the "
+        "database and may create roles. The four least-privilege logins are derived from it.",
+    )
+    database_pool_size: int = Field(10, ge=1, le=200, description="Connections that one process may open per login.")
+    clock: str = Field("system", description="`system`, or `virtual:<clock file>` for demonstrations and tests.")
+    public_url: str = Field(
+        "http://127.0.0.1:8080",
+        description="Where shoppers and the carrier reach this deployment; short links and callbacks begin with it.",
+    )
+    host: str = Field("127.0.0.1", description="Address that the web process listens on.")
+    port: int = Field(8080, ge=1, le=65535, description="Port that the web process listens on.")
+    twilio_api_base: str = Field(
+        "https://api.twilio.com", description="Base address of the carrier's API; any Twilio-compatible server."
+    )
+    twilio_account_sid: str = Field("AC" + "0" * 32, description="Account SID at the carrier.")
+    twilio_auth_token: SecretStr = Field(
+        SecretStr("development-auth-token"), description="Auth token at the carrier; it also signs its webhooks."
+    )
+    twilio_concurrency: int = Field(64, ge=1, le=1000, description="Calls to the carrier in flight per worker.")
+    twilio_timeout_s: float = Field(
+        10.0, gt=0, le=60, description="Machine seconds to wait for the carrier's answer before it counts as unknown."
+    )
+    refund_on: Annotated[tuple[Literal["undelivered", "failed"], ...], NoDecode] = Field(
+        ("undelivered", "failed"),
+        description="Final outcomes, comma separated, after which a text's credits go back: undelivered, failed.",
+    )
+    dispatch_batch: int = Field(500, ge=1, le=5000, description="Messages that a worker claims at a time.")
+    abandonment_batch: int = Field(1000, ge=1, le=10000, description="Sessions that a scan claims at a time.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line logged.")
+    log_format: Literal["json", "console"] = Field("console", description="`json` for machines, `console` for people.")
+
+    @field_validator("secret_keys", "refund_on", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("secret_keys")
+    @classmethod
+    def _long_enough(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if not value or any(len(secret.get_secret_value()) < 32 for secret in value):
+            raise ValueError("needs at least one secret, and each must have at least 32 characters")
+        return value
+
+    @field_validator("public_url", "twilio_api_base")
+    @classmethod
+    def _web_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("must be an http or https address without a query, like https://sms.example.com")
+        return value.rstrip("/")
+
+    @field_validator("public_url")
+    @classmethod
+    def _no_underscore(cls, value: str) -> str:
+        # Twilio refuses status callback hosts with an underscore (Messages resource documentation).
+        if "_" in (urlsplit(value).hostname or ""):
+            raise ValueError("its host name must not contain an underscore: the carrier refuses such callbacks")
+        return value
+
+    def model_post_init(self, _context: Any, /) -> None:
+        if self.environment != "production":
+            return
+        if any(secret.get_secret_value() == DEVELOPMENT_SECRET for secret in self.secret_keys):
+            raise ValueError("CARTWAKE_SECRET_KEYS must be set in production: the development secret is public")
+        if not self.public_url.startswith("https://"):
+            raise ValueError("CARTWAKE_PUBLIC_URL must begin with https:// in production")
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment. Raises `ConfigError` naming every wrong setting and why it is wrong."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            name = "CARTWAKE_" + str(problem["loc"][0]).upper() if problem["loc"] else "configuration"
+            lines.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
+        raise ConfigError("\n".join(lines)) from None

@@ -1,0 +1,88 @@
+"""Connections to PostgreSQL: one small pool per login, and transactions that only the edge opens.
+
+The four logins are walls, not conveniences: a request that serves a tenant can only ever get the web
+login, which sees nothing until a tenant is set (see `cartwake.tenants.scope`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from cartwake.kit.crypto import Vault
+
+Login = Literal["cartwake_web", "cartwake_operator", "cartwake_engine"]
+LOGINS: tuple[Login, ...] = ("cartwake_web", "cartwake_operator", "cartwake_engine")
+WEB: Login = "cartwake_web"
+OPERATOR: Login = "cartwake_operator"
+ENGINE: Login = "cartwake_engine"
+
+Connection = AsyncConnection[DictRow]
+
+
+class Database:
+    """The pools of one process, opened as they are first needed."""
+
+    def __init__(self, url: str, vault: Vault, pool_size: int = 10) -> None:
+        """`url` names the server and database; user and password are replaced by each login's own."""
+        self._url = url
+        self._vault = vault
+        self._pool_size = pool_size
+        self._pools: dict[Login, AsyncConnectionPool[Connection]] = {}
+
+    def conninfo(self, login: Login) -> str:
+        """The connection string of one login, for a connection outside the pool (LISTEN)."""
+        return make_conninfo(self._url, user=login, password=self._vault.password(login))
+
+    @asynccontextmanager
+    async def transaction(self, login: Login) -> AsyncIterator[Connection]:
+        """A connection inside a transaction: committed on leaving, rolled back on an exception."""
+        pool = await self._pool(login)
+        async with pool.connection() as conn:
+            yield conn
+
+    async def close(self) -> None:
+        """Close every pool."""
+        for pool in self._pools.values():
+            await pool.close()
+        self._pools.clear()
+
+    async def _pool(self, login: Login) -> AsyncConnectionPool[Connection]:
+        if login not in self._pools:
+            pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+                self.conninfo(login),
+                min_size=1,
+                max_size=self._pool_size,
+                # Prepared statements do not survive a transaction-pooling proxy.
+                kwargs={"row_factory": dict_row, "prepare_threshold": None},
+                check=AsyncConnectionPool.check_connection,
+                open=False,
+            )
+            self._pools[login] = pool
+            await pool.open()
+        return self._pools[login]
+
+
+async def rows(conn: Connection, query: Any, params: Any = None) -> list[DictRow]:
+    """All rows of a query, as dicts."""
+    return await (await conn.execute(query, params)).fetchall()
+
+
+async def row(conn: Connection, query: Any, params: Any = None) -> DictRow | None:
+    """The first row of a query, or None."""
+    return await (await conn.execute(query, params)).fetchone()
+
+
+def is_transient(error: psycopg.Error) -> bool:
+    """Whether running the same transaction again may succeed: a deadlock, a lost connection, a restart."""
+    return isinstance(
+        error,
+        psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure | psycopg.OperationalError,
+    )
