@@ -1,0 +1,1 @@
+"""When a person may be texted: country rules, time zones, windows. Pure."""
