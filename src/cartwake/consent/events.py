@@ -1,0 +1,119 @@
+"""Giving and taking back consent: the state row and its event, always in one transaction.
+
+Each event carries a commitment, SHA-256 over a random salt and its evidence. The evidence lies in a
+side table; erasing it leaves the event and its commitment standing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from cartwake.consent import store
+from cartwake.consent.model import NEVER_ASKED, Action, Channel, ConsentChange, ConsentState, Evidence, Suppression
+from cartwake.kit.db import Connection
+from cartwake.kit.moment import Moment
+
+SALT_BYTES = 16
+
+
+async def grant(conn: Connection, moment: Moment, channel: Channel, changes: Sequence[ConsentChange]) -> None:
+    """The shopper agreed. A suppressed phone stays suppressed: only START lifts a STOP."""
+    await _record(conn, moment, Action.GRANTED, channel, changes)
+
+
+async def withdraw(conn: Connection, moment: Moment, channel: Channel, changes: Sequence[ConsentChange]) -> None:
+    """The shopper took it back. Returns once no later claim can miss it (waits for one that runs)."""
+    await _record(conn, moment, Action.WITHDRAWN, channel, changes)
+
+
+async def suppress(
+    conn: Connection,
+    moment: Moment,
+    channel: Channel,
+    reason: Suppression,
+    changes: Sequence[ConsentChange],
+) -> None:
+    """No more texts to these phones from these shops; `NOT_MY_NUMBER` stops every shop of the deployment."""
+    await _record(conn, moment, Action.SUPPRESSED, channel, changes, reason=reason)
+    if reason is Suppression.NOT_MY_NUMBER:
+        for phone_hash in sorted({change.phone_hash for change in changes}):
+            await conn.execute(store.SUPPRESS_EVERYWHERE, [phone_hash, moment.now])
+
+
+async def lift(
+    conn: Connection, moment: Moment, channel: Channel, changes: Sequence[ConsentChange]
+) -> list[ConsentChange]:
+    """START: takes back a STOP and is consent in the owner's own words. Returns the changes that lifted one."""
+    lifted = await store.change_states(conn, moment.now, Action.UNSUPPRESSED, changes, None)
+    real = [change for change in changes if _key(change) in lifted]
+    await _write_events(conn, moment, Action.UNSUPPRESSED, channel, real)
+    return real
+
+
+async def read_consent(conn: Connection, key: store.StateKey) -> ConsentState:
+    """What holds now for one phone at one shop."""
+    return await store.read_state(conn, key) or NEVER_ASKED
+
+
+async def read_consents_for_claim(
+    conn: Connection, keys: Sequence[store.StateKey]
+) -> tuple[dict[store.StateKey, ConsentState], set[bytes]]:
+    """The states of many phones, share-locked until commit, and the phones suppressed everywhere."""
+    states = await store.read_states_locked(conn, keys)
+    return states, await store.read_suppressed_everywhere(conn, [key[2] for key in keys])
+
+
+def commitment(salt: bytes, action: str, phone_hash: bytes, at: datetime, evidence: dict[str, Any]) -> bytes:
+    """What binds an event to its evidence: recomputed by whoever verifies an export."""
+    body = {"action": action, "at": at.isoformat(), "evidence": evidence, "phone": phone_hash.hex()}
+    return hashlib.sha256(salt + json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).digest()
+
+
+async def _record(
+    conn: Connection,
+    moment: Moment,
+    action: Action,
+    channel: Channel,
+    changes: Sequence[ConsentChange],
+    *,
+    reason: Suppression | None = None,
+) -> None:
+    if changes:
+        await store.change_states(conn, moment.now, action, changes, reason)
+        await _write_events(conn, moment, action, channel, changes)
+
+
+async def _write_events(
+    conn: Connection,
+    moment: Moment,
+    action: Action,
+    channel: Channel,
+    changes: Sequence[ConsentChange],
+) -> None:
+    if not changes:
+        return
+    evidence = [_plain(change.evidence) for change in changes]
+    salts = [moment.ids.token_bytes(SALT_BYTES) for _ in changes]
+    proofs: dict[str, list[Any]] = {
+        "events": [moment.new_id() for _ in changes],
+        "salts": salts,
+        "commitments": [
+            commitment(salt, action, change.phone_hash, moment.now, plain)
+            for salt, change, plain in zip(salts, changes, evidence, strict=True)
+        ],
+        "evidence": [moment.vault.seal(json.dumps(plain, ensure_ascii=False), "evidence") for plain in evidence],
+    }
+    await store.insert_events(conn, moment.now, action, channel, changes, proofs=proofs)
+
+
+def _plain(evidence: Evidence) -> dict[str, Any]:
+    return {name: value for name, value in asdict(evidence).items() if value is not None}
+
+
+def _key(change: ConsentChange) -> store.StateKey:
+    return change.organization_id, change.shop_id, change.phone_hash

@@ -1,0 +1,168 @@
+"""The SQL of room `consent`. Every change locks its state row, and dispatch shares that lock while it claims."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from cartwake.consent.model import Action, Channel, ConsentChange, ConsentState
+from cartwake.kit.db import Connection, row, rows
+
+# Rows are taken in one order everywhere, so that two batches cannot wait for each other.
+_CHANGED = """
+WITH changed AS (
+  SELECT DISTINCT * FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(phones)s::bytea[])
+    AS c (organization_id, shop_id, phone_hash)
+  ORDER BY 1, 2, 3
+)
+"""
+# A box was ticked. A suppression stays: only START lifts it.
+GRANT = (
+    _CHANGED
+    + """
+INSERT INTO consent_states AS s (organization_id, shop_id, phone_hash, state, state_at)
+SELECT organization_id, shop_id, phone_hash, 'granted', %(now)s FROM changed
+ON CONFLICT (organization_id, shop_id, phone_hash)
+DO UPDATE SET state = 'granted', state_at = EXCLUDED.state_at
+"""
+)
+# Consent was taken back; a later box may give it again.
+WITHDRAW = (
+    _CHANGED
+    + """
+INSERT INTO consent_states AS s (organization_id, shop_id, phone_hash, state, state_at)
+SELECT organization_id, shop_id, phone_hash, 'withdrawn', %(now)s FROM changed
+ON CONFLICT (organization_id, shop_id, phone_hash)
+DO UPDATE SET state = 'withdrawn', state_at = EXCLUDED.state_at
+"""
+)
+# STOP and its like. An unreachable number says nothing about consent, so its state is left alone.
+SUPPRESS = (
+    _CHANGED
+    + """
+INSERT INTO consent_states AS s
+  (organization_id, shop_id, phone_hash, state, state_at, suppressed_at, suppression_reason)
+SELECT organization_id, shop_id, phone_hash, 'withdrawn', %(now)s, %(now)s, %(reason)s FROM changed
+ON CONFLICT (organization_id, shop_id, phone_hash) DO UPDATE SET
+  state = CASE WHEN EXCLUDED.suppression_reason = 'unreachable' THEN s.state ELSE 'withdrawn' END,
+  state_at = CASE WHEN EXCLUDED.suppression_reason = 'unreachable' THEN s.state_at ELSE EXCLUDED.state_at END,
+  suppressed_at = COALESCE(s.suppressed_at, EXCLUDED.suppressed_at),
+  suppression_reason = CASE WHEN s.suppression_reason IN ('stop', 'not_my_number')
+    THEN s.suppression_reason ELSE EXCLUDED.suppression_reason END
+"""
+)
+# START takes back a STOP, and is itself the owner's consent. It does not touch "not my number".
+UNSUPPRESS = (
+    _CHANGED
+    + """
+UPDATE consent_states s
+SET state = 'granted', state_at = %(now)s, suppressed_at = NULL, suppression_reason = NULL
+FROM changed c
+WHERE (s.organization_id, s.shop_id, s.phone_hash) = (c.organization_id, c.shop_id, c.phone_hash)
+  AND s.suppression_reason IN ('stop', 'carrier_opt_out')
+RETURNING s.organization_id, s.shop_id, s.phone_hash
+"""
+)
+CHANGES = {
+    Action.GRANTED: GRANT,
+    Action.WITHDRAWN: WITHDRAW,
+    Action.SUPPRESSED: SUPPRESS,
+    Action.UNSUPPRESSED: UNSUPPRESS,
+}
+INSERT_EVENTS = """
+INSERT INTO consent_events (organization_id, shop_id, event_id, action, channel, commitment, at)
+SELECT organization_id, shop_id, event_id, %(action)s, %(channel)s, commitment, %(now)s
+FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(events)s::uuid[], %(commitments)s::bytea[])
+  AS e (organization_id, shop_id, event_id, commitment)
+"""
+INSERT_EVIDENCE = """
+INSERT INTO consent_evidence (organization_id, shop_id, event_id, phone_hash, salt, evidence_sealed)
+SELECT * FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(events)s::uuid[], %(phones)s::bytea[],
+                     %(salts)s::bytea[], %(evidence)s::bytea[])
+"""
+SUPPRESS_EVERYWHERE = """
+SELECT suppress_phone_everywhere(%s, %s)
+"""
+# What holds for each phone. With the share lock, a withdrawal waits for the claim, or the claim for it.
+READ_STATES_LOCKED = """
+SELECT s.organization_id, s.shop_id, s.phone_hash, s.state = 'granted' AS granted, s.suppression_reason
+FROM consent_states s
+JOIN unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(phones)s::bytea[])
+  AS c (organization_id, shop_id, phone_hash) USING (organization_id, shop_id, phone_hash)
+ORDER BY s.organization_id, s.shop_id, s.phone_hash
+FOR SHARE OF s
+"""
+READ_STATE = """
+SELECT state = 'granted' AS granted, suppression_reason FROM consent_states
+WHERE organization_id = %s AND shop_id = %s AND phone_hash = %s
+"""
+# Phones that no shop of the deployment may text.
+READ_SUPPRESSED_EVERYWHERE = """
+SELECT phone_hash FROM suppressed_phones WHERE phone_hash = ANY(%s)
+"""
+READ_EVENTS = """
+SELECT e.event_id, e.action, e.channel, e.at, e.commitment, v.salt, v.evidence_sealed
+FROM consent_events e LEFT JOIN consent_evidence v USING (organization_id, shop_id, event_id)
+WHERE e.organization_id = %s AND e.shop_id = %s AND v.phone_hash = %s
+ORDER BY e.at, e.event_id
+"""
+
+StateKey = tuple[UUID, UUID, bytes]
+
+
+async def change_states(
+    conn: Connection, now: datetime, action: Action, changes: Sequence[ConsentChange], reason: str | None
+) -> set[StateKey]:
+    """Apply one action to many phones; the keys that changed, for `UNSUPPRESSED`, else an empty set."""
+    params = _columns(changes) | {"now": now, "reason": reason}
+    cursor = await conn.execute(CHANGES[action], params)
+    if action is not Action.UNSUPPRESSED:
+        return set()
+    return {(found["organization_id"], found["shop_id"], found["phone_hash"]) for found in await cursor.fetchall()}
+
+
+async def insert_events(
+    conn: Connection,
+    now: datetime,
+    action: Action,
+    channel: Channel,
+    changes: Sequence[ConsentChange],
+    *,
+    proofs: dict[str, list[Any]],
+) -> None:
+    """`proofs` holds the columns `events`, `commitments`, `salts` and `evidence`, one entry per change."""
+    params = _columns(changes) | proofs | {"now": now, "action": action, "channel": channel}
+    await conn.execute(INSERT_EVENTS, params)
+    await conn.execute(INSERT_EVIDENCE, params)
+
+
+async def read_states_locked(conn: Connection, keys: Sequence[StateKey]) -> dict[StateKey, ConsentState]:
+    organizations, shops, phones = zip(*keys, strict=True) if keys else ((), (), ())
+    params = {"organizations": list(organizations), "shops": list(shops), "phones": list(phones)}
+    return {
+        (found["organization_id"], found["shop_id"], found["phone_hash"]): _state(found)
+        for found in await rows(conn, READ_STATES_LOCKED, params)
+    }
+
+
+async def read_state(conn: Connection, key: StateKey) -> ConsentState | None:
+    found = await row(conn, READ_STATE, key)
+    return _state(found) if found else None
+
+
+async def read_suppressed_everywhere(conn: Connection, phones: Sequence[bytes]) -> set[bytes]:
+    return {found["phone_hash"] for found in await rows(conn, READ_SUPPRESSED_EVERYWHERE, [list(phones)])}
+
+
+def _state(found: dict[str, Any]) -> ConsentState:
+    return ConsentState(granted=found["granted"], suppression=found["suppression_reason"])
+
+
+def _columns(changes: Sequence[ConsentChange]) -> dict[str, list[Any]]:
+    return {
+        "organizations": [change.organization_id for change in changes],
+        "shops": [change.shop_id for change in changes],
+        "phones": [change.phone_hash for change in changes],
+    }

@@ -1,0 +1,1 @@
+"""Numbers: the senders that shops text from, which of them may text whom, and how fast."""

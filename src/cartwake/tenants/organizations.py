@@ -1,0 +1,86 @@
+"""Organizations and shops: made by the operator, configured by the merchant."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from cartwake.kit.db import Connection, row, rows
+from cartwake.kit.errors import NotKnown
+from cartwake.kit.moment import Moment
+from cartwake.tenants import store
+from cartwake.tenants.model import Organization, Shop, ShopScope, SmsConfig
+
+
+async def create_organization(conn: Connection, moment: Moment, *, name: str, plan: str) -> UUID:
+    """A new organization without shops or credits. Operator login."""
+    organization_id = moment.new_id()
+    await conn.execute(store.INSERT_ORGANIZATION, [organization_id, name, plan, moment.now])
+    return organization_id
+
+
+async def create_shop(
+    conn: Connection,
+    moment: Moment,
+    organization_id: UUID,
+    *,
+    name: str,
+    default_country: str,
+    default_locale: str,
+    config: SmsConfig | None = None,
+) -> Shop:
+    """A new shop with its SMS settings (switched off unless `config` says otherwise). Operator login.
+
+    Raises `NotKnown` when there is no such organization.
+    """
+    await read_organization(conn, organization_id)
+    shop = Shop(organization_id, moment.new_id(), name, default_country, default_locale, moment.now)
+    await conn.execute(store.INSERT_SHOP, vars(shop))
+    await store.insert_config(conn, moment.now, organization_id, shop.shop_id, config or SmsConfig())
+    return shop
+
+
+async def read_organization(conn: Connection, organization_id: UUID) -> Organization:
+    """Raises `NotKnown`."""
+    found = await row(conn, store.SELECT_ORGANIZATION, [organization_id])
+    if found is None:
+        raise NotKnown("There is no such organization.")
+    return Organization(**found)
+
+
+async def read_shop(conn: Connection, scope: ShopScope) -> Shop:
+    """Raises `NotKnown`."""
+    found = await row(conn, store.SELECT_SHOP, [scope.organization_id, scope.shop_id])
+    if found is None:
+        raise NotKnown("There is no such shop.")
+    return Shop(**found)
+
+
+async def list_shops(conn: Connection, organization_id: UUID) -> list[Shop]:
+    """Every shop of the organization, oldest first."""
+    return [Shop(**found) for found in await rows(conn, store.SELECT_SHOPS, [organization_id])]
+
+
+async def change_plan(conn: Connection, organization_id: UUID, plan: str) -> None:
+    """Put an organization on another plan. Operator login. Raises `NotKnown`."""
+    if await row(conn, store.UPDATE_PLAN, [plan, organization_id]) is None:
+        raise NotKnown("There is no such organization.")
+
+
+async def read_sms_config(conn: Connection, scope: ShopScope) -> tuple[SmsConfig, datetime | None]:
+    """The shop's SMS settings, and since when the operator has paused it (None: not paused). Raises `NotKnown`."""
+    found = await store.select_config(conn, scope.organization_id, scope.shop_id)
+    if found is None:
+        raise NotKnown("There is no such shop.")
+    paused_at = found.pop("paused_at")
+    return SmsConfig(**found), paused_at
+
+
+async def save_sms_config(conn: Connection, now: datetime, scope: ShopScope, config: SmsConfig) -> None:
+    """Replace the shop's SMS settings; the caller has checked them."""
+    await store.update_config(conn, now, scope.organization_id, scope.shop_id, config)
+
+
+async def plans_with_credits(conn: Connection) -> list[tuple[UUID, str]]:
+    """Every organization whose plan brings monthly credits, with that plan."""
+    return await store.select_plans(conn)

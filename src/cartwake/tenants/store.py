@@ -1,0 +1,112 @@
+"""The SQL of room `tenants`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg import sql
+
+from cartwake.kit.db import Connection, row, rows
+from cartwake.tenants.model import SmsConfig
+
+CONFIG_FIELDS = tuple(SmsConfig.__dataclass_fields__)
+
+INSERT_ORGANIZATION = """
+INSERT INTO organizations (organization_id, name, plan, created_at) VALUES (%s, %s, %s, %s)
+"""
+INSERT_SHOP = """
+INSERT INTO shops (organization_id, shop_id, name, default_country, default_locale, created_at)
+VALUES (%(organization_id)s, %(shop_id)s, %(name)s, %(default_country)s, %(default_locale)s, %(created_at)s)
+"""
+INSERT_CONFIG = sql.SQL(
+    "INSERT INTO shop_sms_configs (organization_id, shop_id, updated_at, {fields})"
+    " VALUES (%(organization_id)s, %(shop_id)s, %(now)s, {values})"
+).format(
+    fields=sql.SQL(", ").join(map(sql.Identifier, CONFIG_FIELDS)),
+    values=sql.SQL(", ").join(map(sql.Placeholder, CONFIG_FIELDS)),
+)
+UPDATE_CONFIG = sql.SQL(
+    "UPDATE shop_sms_configs SET updated_at = %(now)s, {assignments}"
+    " WHERE organization_id = %(organization_id)s AND shop_id = %(shop_id)s"
+).format(
+    assignments=sql.SQL(", ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in CONFIG_FIELDS
+    )
+)
+# What a merchant chose, and whether the operator paused the shop.
+SELECT_CONFIG = sql.SQL(
+    "SELECT {fields}, paused_at FROM shop_sms_configs WHERE organization_id = %s AND shop_id = %s"
+).format(fields=sql.SQL(", ").join(map(sql.Identifier, CONFIG_FIELDS)))
+SELECT_SHOP = """
+SELECT organization_id, shop_id, name, default_country, default_locale, created_at
+FROM shops WHERE organization_id = %s AND shop_id = %s
+"""
+SELECT_SHOPS = """
+SELECT organization_id, shop_id, name, default_country, default_locale, created_at
+FROM shops WHERE organization_id = %s ORDER BY shop_id
+"""
+SELECT_ORGANIZATION = """
+SELECT organization_id, name, plan, created_at FROM organizations WHERE organization_id = %s
+"""
+UPDATE_PLAN = """
+UPDATE organizations SET plan = %s WHERE organization_id = %s RETURNING organization_id
+"""
+SELECT_PLANS = """
+SELECT organization_id, plan FROM organizations WHERE plan <> 'FREE' ORDER BY organization_id
+"""
+INSERT_KEY = """
+INSERT INTO api_keys (organization_id, shop_id, key_id, kind, secret_hash, created_at)
+VALUES (%s, %s, %s, %s, %s, %s)
+"""
+INSERT_OPERATOR_KEY = """
+INSERT INTO operator_keys (key_id, secret_hash, created_at) VALUES (%s, %s, %s)
+"""
+FIND_KEY = """
+SELECT kind, key_id, organization_id, shop_id FROM find_api_key(%s)
+"""
+REVOKE_KEY = """
+UPDATE api_keys SET revoked_at = %s WHERE key_id = %s AND revoked_at IS NULL RETURNING key_id
+"""
+PAUSE_SHOP = """
+UPDATE shop_sms_configs SET paused_at = COALESCE(paused_at, %s)
+WHERE organization_id = %s AND shop_id = %s RETURNING shop_id
+"""
+RESUME_SHOP = """
+UPDATE shop_sms_configs SET paused_at = NULL WHERE organization_id = %s AND shop_id = %s RETURNING shop_id
+"""
+THROW_SWITCH = """
+INSERT INTO deployment_switches (name, thrown_at) VALUES (%s, %s) ON CONFLICT (name) DO NOTHING
+"""
+RESET_SWITCH = """
+DELETE FROM deployment_switches WHERE name = %s
+"""
+SELECT_SWITCHES = """
+SELECT name, thrown_at FROM deployment_switches
+"""
+
+
+async def insert_config(
+    conn: Connection, now: datetime, organization_id: UUID, shop_id: UUID, config: SmsConfig
+) -> None:
+    await conn.execute(INSERT_CONFIG, _config_params(now, organization_id, shop_id, config))
+
+
+async def update_config(
+    conn: Connection, now: datetime, organization_id: UUID, shop_id: UUID, config: SmsConfig
+) -> None:
+    await conn.execute(UPDATE_CONFIG, _config_params(now, organization_id, shop_id, config))
+
+
+async def select_config(conn: Connection, organization_id: UUID, shop_id: UUID) -> dict[str, Any] | None:
+    return await row(conn, SELECT_CONFIG, [organization_id, shop_id])
+
+
+async def select_plans(conn: Connection) -> list[tuple[UUID, str]]:
+    return [(found["organization_id"], found["plan"]) for found in await rows(conn, SELECT_PLANS)]
+
+
+def _config_params(now: datetime, organization_id: UUID, shop_id: UUID, config: SmsConfig) -> dict[str, Any]:
+    return {"now": now, "organization_id": organization_id, "shop_id": shop_id} | asdict(config)
