@@ -1,0 +1,133 @@
+"""What must always be true, as read-only queries that return whatever contradicts it.
+
+Tests, the hourly job and `cartwake audit` share them. They look across rooms on purpose: most of what can
+go wrong goes wrong between two of them. Each is one statement, so it sees one moment even while others
+write, and each names the guarantee that it watches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from cartwake.credits import invariants as credits
+from cartwake.kit.db import Connection, rows
+
+# G2: credits that are reserved belong to a text that is in flight, and to no other.
+OPEN_RESERVATION_WITHOUT_FLIGHT = """
+SELECT r.organization_id, r.reservation_id, m.message_id, m.state
+FROM sms_credit_reservations r
+LEFT JOIN sms_messages m ON m.organization_id = r.organization_id AND m.attempt_id = r.reservation_id
+WHERE r.account = 'sms' AND r.state = 'reserved' AND (m.state IS NULL OR m.state NOT IN ('sending', 'unknown'))
+"""
+# G2: a text in flight has reserved exactly what it costs.
+FLIGHT_WITHOUT_RESERVATION = """
+SELECT m.organization_id, m.message_id, m.state, m.credits, r.state AS reservation, r.credits AS reserved
+FROM sms_messages m
+LEFT JOIN sms_credit_reservations r
+  ON r.organization_id = m.organization_id AND r.account = 'sms' AND r.reservation_id = m.attempt_id
+WHERE m.state IN ('sending', 'unknown') AND (r.state IS DISTINCT FROM 'reserved' OR r.credits <> m.credits)
+"""
+# G2: what the carrier took was paid for; what it refused was not.
+ENDED_WITH_WRONG_RESERVATION = """
+SELECT m.organization_id, m.message_id, m.state, r.state AS reservation
+FROM sms_messages m
+LEFT JOIN sms_credit_reservations r
+  ON r.organization_id = m.organization_id AND r.account = 'sms' AND r.reservation_id = m.attempt_id
+WHERE m.state IN ('accepted', 'sent', 'delivered', 'undelivered', 'failed', 'delivery_unknown')
+      AND r.state IS DISTINCT FROM 'confirmed'
+   OR m.state IN ('rejected', 'not_accepted', 'unresolved') AND r.state IS DISTINCT FROM 'released'
+"""
+# G3: one cart, one accepted text of each kind and step.
+ACCEPTED_TWICE = """
+SELECT organization_id, subject_id AS message_id, count(*) AS acceptances
+FROM sms_credit_reservations WHERE account = 'sms' AND state = 'confirmed'
+GROUP BY organization_id, subject_id HAVING count(*) > 1
+"""
+# G4: when a text was claimed, the last word of that phone to that shop was yes.
+TEXTED_WITHOUT_CONSENT = """
+SELECT m.organization_id, m.shop_id, m.message_id, m.attempted_at, last.action
+FROM sms_messages m
+LEFT JOIN LATERAL (
+  SELECT e.action FROM consent_events e
+  JOIN consent_evidence v USING (organization_id, shop_id, event_id)
+  WHERE e.organization_id = m.organization_id AND e.shop_id = m.shop_id AND v.phone_hash = m.phone_hash
+    AND e.at < m.attempted_at
+  ORDER BY e.at DESC, e.event_id DESC LIMIT 1
+) AS last ON true
+WHERE m.attempt_id IS NOT NULL AND (last.action IS NULL OR last.action NOT IN ('granted', 'unsuppressed'))
+"""
+# G5: nothing was claimed at or after the end of the window that it was claimed for.
+CLAIMED_OUTSIDE_WINDOW = """
+SELECT organization_id, message_id, attempted_at, send_until FROM sms_messages
+WHERE attempt_id IS NOT NULL AND attempted_at >= send_until
+"""
+# G7: one text per phone and day, whichever shops sent them.
+RECIPIENT_TEXTED_TWICE_A_DAY = """
+SELECT message_id, attempted_at, previous_at FROM (
+  SELECT message_id, attempted_at, lag(attempted_at) OVER (PARTITION BY phone_hash ORDER BY attempted_at) AS previous_at
+  FROM sms_messages
+  WHERE attempt_id IS NOT NULL AND state NOT IN ('rejected', 'not_accepted', 'unresolved')
+) AS t
+WHERE attempted_at < previous_at + interval '24 hours'
+"""
+# G7: no shop sent more in a cycle than its cap.
+SHOP_OVER_CAP = """
+SELECT q.organization_id, q.shop_id, q.cycle_used, c.cycle_cap
+FROM sms_shop_queues q JOIN shop_sms_configs c USING (organization_id, shop_id)
+WHERE q.cycle_used > GREATEST(c.cycle_cap, 100)
+"""
+# Nothing is forgotten: a shop's queue wakes no later than its next message, unless its cycle is spent.
+QUEUE_SLEEPS_PAST_MESSAGE = """
+SELECT q.organization_id, q.shop_id, q.next_due_at, n.due_at
+FROM sms_shop_queues q
+CROSS JOIN LATERAL (
+  SELECT min(m.due_at) AS due_at FROM sms_messages m
+  WHERE m.organization_id = q.organization_id AND m.shop_id = q.shop_id AND m.state IN ('scheduled', 'held')
+) AS n
+WHERE n.due_at IS NOT NULL
+  AND (q.next_due_at IS NULL
+       OR q.next_due_at > GREATEST(n.due_at, q.cycle_started_at + interval '5 minutes'))
+"""
+
+Query = Callable[[Connection, datetime], Awaitable[list[dict[str, Any]]]]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """An invariant that does not hold, with the rows that show it."""
+
+    name: str
+    guarantee: str
+    rows: list[dict[str, Any]]
+
+
+async def broken_invariants(conn: Connection, now: datetime) -> list[Broken]:
+    """Every invariant that does not hold, with its evidence; empty when all is well. Engine login."""
+    found = [Broken(name, guarantee, await query(conn, now)) for name, guarantee, query in INVARIANTS]
+    return [broken for broken in found if broken.rows]
+
+
+def _asks(statement: str) -> Query:
+    async def query(conn: Connection, _now: datetime) -> list[dict[str, Any]]:
+        return await rows(conn, statement)
+
+    return query
+
+
+INVARIANTS: tuple[tuple[str, str, Query], ...] = (
+    ("balance_is_the_ledgers_sum", "G1 G2", lambda conn, _: credits.balances_off_ledger(conn)),
+    ("ledger_chains", "G2", lambda conn, _: credits.broken_chains(conn)),
+    ("reservations_match_the_ledger", "G2", lambda conn, _: credits.reservations_off_ledger(conn)),
+    ("open_reservations_are_in_flight", "G2", _asks(OPEN_RESERVATION_WITHOUT_FLIGHT)),
+    ("in_flight_is_reserved", "G2", _asks(FLIGHT_WITHOUT_RESERVATION)),
+    ("ended_is_settled", "G2", _asks(ENDED_WITH_WRONG_RESERVATION)),
+    ("accepted_once", "G3", _asks(ACCEPTED_TWICE)),
+    ("texted_with_consent", "G4", _asks(TEXTED_WITHOUT_CONSENT)),
+    ("claimed_inside_the_window", "G5", _asks(CLAIMED_OUTSIDE_WINDOW)),
+    ("one_text_per_phone_and_day", "G7", _asks(RECIPIENT_TEXTED_TWICE_A_DAY)),
+    ("shops_within_their_cap", "G7", _asks(SHOP_OVER_CAP)),
+    ("queues_wake_in_time", "nothing is lost", _asks(QUEUE_SLEEPS_PAST_MESSAGE)),
+)

@@ -1,0 +1,62 @@
+"""Periodic work: any number of schedulers, each task run by one of them at a time.
+
+A task's row says when it runs next. Claiming moves that time on, so a second scheduler finds nothing to
+do; a lease covers a scheduler that dies, whose task runs again at its next time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from croniter import croniter
+
+from cartwake.kit.db import Connection, row, rows
+
+# A run that takes longer than this is taken for dead, and the next may start beside it.
+LEASE_S = 15 * 60.0
+
+ENROL = """
+INSERT INTO periodic_tasks (name, next_run_at) SELECT name, %(now)s FROM unnest(%(names)s::text[]) AS n (name)
+ON CONFLICT (name) DO NOTHING
+"""
+CLAIM = """
+UPDATE periodic_tasks SET next_run_at = %(next_run_at)s, leased_until = %(leased_until)s, last_run_at = %(now)s
+WHERE name = %(name)s AND next_run_at <= %(now)s AND (leased_until IS NULL OR leased_until <= %(now)s)
+RETURNING name
+"""
+FINISH = """
+UPDATE periodic_tasks SET leased_until = NULL, last_error = %(error)s WHERE name = %(name)s
+"""
+NEXT_RUNS = """
+SELECT name, GREATEST(next_run_at, leased_until) AS at FROM periodic_tasks WHERE name = ANY(%(names)s) ORDER BY 2
+"""
+
+
+async def enrol(conn: Connection, now: datetime, names: Sequence[str]) -> None:
+    """Make sure that every task has its row; a new one runs at once."""
+    await conn.execute(ENROL, {"now": now, "names": list(names)})
+
+
+async def claim(conn: Connection, now: datetime, name: str, cron: str, lease: timedelta) -> bool:
+    """Whether this scheduler runs the task now. `cron` (UTC) says when it is due after that."""
+    params = {"name": name, "now": now, "next_run_at": next_time(cron, now), "leased_until": now + lease}
+    return await row(conn, CLAIM, params) is not None
+
+
+async def finish(conn: Connection, name: str, error: str | None) -> None:
+    """The run is over; `error` is kept for people to see."""
+    await conn.execute(FINISH, {"name": name, "error": error})
+
+
+async def due_tasks(conn: Connection, now: datetime, names: Sequence[str]) -> tuple[list[str], datetime | None]:
+    """The tasks that are due, and when the next of the others will be."""
+    found = await rows(conn, NEXT_RUNS, {"names": list(names)})
+    later = [each["at"] for each in found if each["at"] > now]
+    return [each["name"] for each in found if each["at"] <= now], min(later, default=None)
+
+
+def next_time(cron: str, after: datetime) -> datetime:
+    """The first time (UTC) after `after` that a cron expression names."""
+    found: datetime = croniter(cron, after.astimezone(UTC)).get_next(datetime)
+    return found

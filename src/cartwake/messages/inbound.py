@@ -1,0 +1,46 @@
+"""Texts that shoppers send to our numbers: STOP and START act, everything else is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from cartwake.carts.abandonment import ask_again_for_phone
+from cartwake.consent.events import lift, suppress
+from cartwake.consent.model import Channel, ConsentChange, Evidence, Suppression
+from cartwake.kit.crypto import Vault
+from cartwake.kit.db import Connection
+from cartwake.kit.moment import Moment
+from cartwake.kit.phones import hash_phone
+from cartwake.messages.inbox import CarrierEvent
+from cartwake.messages.keywords import Intent, intent
+from cartwake.numbers.senders import find_owners
+from cartwake.tenants.model import ShopScope
+
+
+async def apply_inbound(conn: Connection, moment: Moment, events: Sequence[CarrierEvent]) -> dict[UUID, str]:
+    """Act on a batch of stored texts, in order of arrival; what came of each.
+
+    `stop`, `start`, `help`, `other`, or `unmatched` when the number is none of ours.
+    """
+    owners = await find_owners(conn, list({event.payload["to"] for event in events}))
+    outcomes: dict[UUID, str] = {}
+    for event in events:
+        shop = owners.get(event.payload["to"])
+        meaning = intent(event.payload["body"], event.payload.get("opt_out_type"))
+        outcomes[event.event_id] = meaning if shop else "unmatched"
+        # One by one: a person who writes STOP and then START means the last.
+        if shop and meaning is Intent.STOP:
+            change = _change(moment.vault, shop, event.payload)
+            await suppress(conn, moment, Channel.INBOUND_TEXT, Suppression.STOP, [change])
+        elif shop and meaning is Intent.START:
+            change = _change(moment.vault, shop, event.payload)
+            if await lift(conn, moment, Channel.INBOUND_TEXT, [change]):
+                await ask_again_for_phone(conn, moment.now, shop, change.phone_hash)
+    return outcomes
+
+
+def _change(vault: Vault, shop: ShopScope, payload: dict[str, Any]) -> ConsentChange:
+    evidence = Evidence(wording=payload["body"], actor="shopper")
+    return ConsentChange(shop.organization_id, shop.shop_id, hash_phone(vault, payload["sender"]), evidence)

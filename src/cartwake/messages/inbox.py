@@ -1,0 +1,66 @@
+"""What carriers tell us, stored before it is answered and worked off in order of arrival.
+
+The hook has verified the signature; here the event becomes durable, sealed, and is then applied in
+batches by the worker. Applying one twice changes nothing, so a crash in between costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from cartwake.jobs.trigger import Wake, announce
+from cartwake.kit.crypto import Vault
+from cartwake.kit.db import Connection, rows
+from cartwake.kit.moment import Moment
+from cartwake.messages import store
+
+STATUS = "status"
+INBOUND = "inbound"
+SEAL = "carrier-event"
+
+
+@dataclass(frozen=True)
+class CarrierEvent:
+    """One stored event, opened."""
+
+    event_id: UUID
+    kind: str
+    payload: dict[str, Any]
+
+
+async def store_events(conn: Connection, moment: Moment, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """Make verified events durable: (`STATUS` or `INBOUND`, payload). The web login may insert and nothing else."""
+    await conn.execute(
+        store.INSERT_EVENTS,
+        {
+            "now": moment.now,
+            "events": [moment.new_id() for _ in events],
+            "kinds": [kind for kind, _ in events],
+            "payloads": [moment.vault.seal(json.dumps(payload), SEAL) for _, payload in events],
+        },
+    )
+    await announce(conn, Wake.EVENTS)
+
+
+async def claim_events(conn: Connection, vault: Vault, limit: int) -> list[CarrierEvent]:
+    """Stored events nobody has worked off, oldest first, locked until commit; other workers pass them over."""
+    return [
+        CarrierEvent(found["event_id"], found["kind"], json.loads(vault.open(bytes(found["payload_sealed"]), SEAL)))
+        for found in await rows(conn, store.CLAIM_EVENTS, {"limit": limit})
+    ]
+
+
+async def finish_events(conn: Connection, moment: Moment, outcomes: dict[UUID, str]) -> None:
+    """Mark events as worked off, each with what came of it."""
+    params = {"now": moment.now, "events": list(outcomes), "outcomes": list(outcomes.values())}
+    await conn.execute(store.FINISH_EVENTS, params)
+
+
+async def set_oldest_aside(conn: Connection, now: datetime) -> int:
+    """Mark the oldest waiting event as one that could not be applied, and keep it. Returns how many (0 or 1)."""
+    return len(await rows(conn, store.SET_OLDEST_ASIDE, {"now": now}))

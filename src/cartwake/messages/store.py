@@ -1,0 +1,182 @@
+"""The SQL of room `messages`: scheduling, claiming, and the carrier's answers. The queue's is in `queue`."""
+
+from __future__ import annotations
+
+# One row per session, kind and step, whoever asks and however often: this is what keeps a cart from being
+# texted twice. Returns the rows that are new.
+INSERT_MESSAGES = """
+INSERT INTO sms_messages (organization_id, shop_id, message_id, session_id, kind, step, state, due_at,
+                          created_at, updated_at)
+SELECT organization_id, shop_id, message_id, session_id, %(kind)s, 1, 'scheduled', due_at, %(now)s, %(now)s
+FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(messages)s::uuid[], %(sessions)s::uuid[],
+            %(due_ats)s::timestamptz[]) AS m (organization_id, shop_id, message_id, session_id, due_at)
+ON CONFLICT (organization_id, shop_id, session_id, kind, step) DO NOTHING
+RETURNING session_id, message_id
+"""
+
+INSERT_DECISIONS = """
+INSERT INTO sms_decisions (organization_id, shop_id, decision_id, session_id, message_id, gate, outcome, reason,
+                           until, at)
+SELECT organization_id, shop_id, decision_id, session_id, message_id, gate, outcome, reason, until, %(now)s
+FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(decisions)s::uuid[], %(sessions)s::uuid[],
+            %(messages)s::uuid[], %(gates)s::text[], %(outcomes)s::text[], %(reasons)s::text[],
+            %(untils)s::timestamptz[])
+  AS d (organization_id, shop_id, decision_id, session_id, message_id, gate, outcome, reason, until)
+"""
+
+# Everything the gates ask of a shop, its organization and the deployment, for many shops at once.
+READ_SHOPS = """
+SELECT s.organization_id, s.shop_id, s.name, s.default_country, s.default_locale, o.plan,
+       c.enabled, c.idle_s, c.email_delay_s, c.text_delay_s, c.stale_after_s, c.payment_timeout_s, c.window_opens,
+       c.window_closes, c.spread_s, c.cycle_cap, c.attribution_window_s, c.low_credits_at, c.paused_at
+FROM shops s
+JOIN organizations o USING (organization_id)
+JOIN shop_sms_configs c USING (organization_id, shop_id)
+JOIN unnest(%(organizations)s::uuid[], %(shops)s::uuid[]) AS k (organization_id, shop_id)
+  USING (organization_id, shop_id)
+"""
+
+# The claim's results. Only what still waits moves; the shop's queue row is locked meanwhile.
+HOLD_OR_DROP = """
+UPDATE sms_messages m SET
+  state = v.state, reason = v.reason, due_at = COALESCE(v.until, m.due_at),
+  ended_at = CASE WHEN v.state = 'dropped' THEN %(now)s END, updated_at = %(now)s
+FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(messages)s::uuid[], %(states)s::text[],
+            %(reasons)s::text[], %(untils)s::timestamptz[])
+  AS v (organization_id, shop_id, message_id, state, reason, until)
+WHERE (m.organization_id, m.shop_id, m.message_id) = (v.organization_id, v.shop_id, v.message_id)
+  AND m.state = ANY(%(from_states)s)
+"""
+BEGIN_SENDING = """
+UPDATE sms_messages m SET
+  state = 'sending', reason = NULL, attempts = m.attempts + 1, attempt_id = a.attempt_id, attempted_at = %(now)s,
+  lease_until = %(lease_until)s, sender_id = a.sender_id, phone_sealed = a.phone_sealed, phone_hash = a.phone_hash,
+  phone_country = a.phone_country, body_sealed = a.body_sealed, segments = a.segments, credits = a.credits,
+  send_until = a.send_until, updated_at = %(now)s
+FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(messages)s::uuid[], %(attempts)s::uuid[],
+            %(senders)s::uuid[], %(sealed_phones)s::bytea[], %(phones)s::bytea[], %(countries)s::text[],
+            %(bodies)s::bytea[], %(segments)s::int[], %(credits)s::int[], %(send_untils)s::timestamptz[])
+  AS a (organization_id, shop_id, message_id, attempt_id, sender_id, phone_sealed, phone_hash, phone_country,
+        body_sealed, segments, credits, send_until)
+WHERE (m.organization_id, m.shop_id, m.message_id) = (a.organization_id, a.shop_id, a.message_id)
+  AND m.state = ANY(%(from_states)s)
+RETURNING m.message_id
+"""
+
+# The 24-hour cap over the whole deployment. Granted: phones not texted since the cutoff. Rows are taken in
+# order of hash, so that two workers cannot wait for each other.
+TAKE_RECIPIENTS = """
+INSERT INTO recipient_texts AS r (phone_hash, message_id, texted_at)
+SELECT phone_hash, message_id, %(now)s
+FROM unnest(%(phones)s::bytea[], %(messages)s::uuid[]) AS t (phone_hash, message_id)
+ORDER BY phone_hash
+ON CONFLICT (phone_hash) DO UPDATE SET message_id = EXCLUDED.message_id, texted_at = EXCLUDED.texted_at
+WHERE r.texted_at <= %(cutoff)s
+RETURNING r.message_id
+"""
+# Nothing went out after all, so the phone may be texted within the day.
+GIVE_RECIPIENTS_BACK = """
+DELETE FROM recipient_texts r USING (
+  SELECT phone_hash FROM recipient_texts WHERE message_id = ANY(%(messages)s) ORDER BY phone_hash FOR UPDATE
+) AS g WHERE r.phone_hash = g.phone_hash AND r.message_id = ANY(%(messages)s)
+"""
+
+# The messages that some attempts or carrier ids belong to, locked in one order.
+LOCK_BY_ATTEMPT_OR_SID = """
+SELECT organization_id, shop_id, message_id, session_id, state, attempts, attempt_id, carrier_sid, phone_hash
+FROM sms_messages
+WHERE attempt_id = ANY(%(attempts)s) OR carrier_sid = ANY(%(sids)s)
+ORDER BY organization_id, shop_id, message_id
+FOR UPDATE
+"""
+# Whatever an answer of the carrier made of a message. The caller has the row locked and chose by the table.
+MOVE = """
+UPDATE sms_messages m SET
+  state = v.state, reason = COALESCE(v.reason, m.reason), carrier_sid = COALESCE(v.carrier_sid, m.carrier_sid),
+  error_code = COALESCE(v.error_code, m.error_code),
+  accepted_at = CASE WHEN v.accepted THEN COALESCE(m.accepted_at, %(now)s) ELSE m.accepted_at END,
+  ended_at = CASE WHEN v.state = ANY(%(ended)s) THEN COALESCE(m.ended_at, %(now)s) END,
+  lease_until = CASE WHEN v.state = 'sending' THEN m.lease_until END,
+  attempt_id = CASE WHEN v.state = 'held' THEN NULL ELSE m.attempt_id END,
+  due_at = COALESCE(v.due_at, m.due_at), updated_at = %(now)s
+FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(messages)s::uuid[], %(states)s::text[],
+            %(reasons)s::text[], %(new_sids)s::text[], %(codes)s::int[], %(accepted)s::boolean[],
+            %(due_ats)s::timestamptz[])
+  AS v (organization_id, shop_id, message_id, state, reason, carrier_sid, error_code, accepted, due_at)
+WHERE (m.organization_id, m.shop_id, m.message_id) = (v.organization_id, v.shop_id, v.message_id)
+"""
+
+# A worker that took these never came back: nobody knows whether the carrier did. Their credits stay reserved.
+LAPSE_LEASES = """
+UPDATE sms_messages m SET state = 'unknown', reason = 'lease_lapsed', lease_until = NULL, updated_at = %(now)s
+FROM (
+  SELECT organization_id, shop_id, message_id FROM sms_messages
+  WHERE state = 'sending' AND lease_until <= %(now)s
+  ORDER BY lease_until LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+) AS l
+WHERE (m.organization_id, m.shop_id, m.message_id) = (l.organization_id, l.shop_id, l.message_id)
+RETURNING m.message_id
+"""
+# Texts of unknown fate, longest unasked first, with all that is needed to ask the carrier.
+READ_UNKNOWN = """
+SELECT m.organization_id, m.shop_id, m.message_id, m.attempt_id, m.attempted_at, m.sender_id, m.phone_sealed,
+       m.body_sealed
+FROM sms_messages m WHERE m.state = 'unknown' ORDER BY m.updated_at LIMIT %(limit)s
+"""
+TOUCH = """
+UPDATE sms_messages SET updated_at = %(now)s WHERE message_id = ANY(%(messages)s) AND state = 'unknown'
+"""
+GIVE_UP_ON_RECEIPTS = """
+UPDATE sms_messages m SET state = 'delivery_unknown', reason = 'no_receipt', ended_at = %(now)s, updated_at = %(now)s
+FROM (
+  SELECT organization_id, shop_id, message_id FROM sms_messages
+  WHERE state IN ('accepted', 'sent') AND accepted_at <= %(cutoff)s
+  ORDER BY accepted_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+) AS l
+WHERE (m.organization_id, m.shop_id, m.message_id) = (l.organization_id, l.shop_id, l.message_id)
+RETURNING m.message_id
+"""
+
+INSERT_EVENTS = """
+INSERT INTO carrier_events (event_id, kind, payload_sealed, received_at)
+SELECT event_id, kind, payload, %(now)s
+FROM unnest(%(events)s::uuid[], %(kinds)s::text[], %(payloads)s::bytea[]) AS e (event_id, kind, payload)
+"""
+CLAIM_EVENTS = """
+SELECT event_id, kind, payload_sealed FROM carrier_events
+WHERE processed_at IS NULL ORDER BY event_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+"""
+FINISH_EVENTS = """
+UPDATE carrier_events e SET processed_at = %(now)s, outcome = o.outcome
+FROM unnest(%(events)s::uuid[], %(outcomes)s::text[]) AS o (event_id, outcome) WHERE e.event_id = o.event_id
+"""
+
+# One event that cannot be applied must not stop those behind it.
+SET_OLDEST_ASIDE = """
+UPDATE carrier_events SET processed_at = %(now)s, outcome = 'unreadable'
+WHERE event_id = (
+  SELECT event_id FROM carrier_events WHERE processed_at IS NULL ORDER BY event_id LIMIT 1 FOR UPDATE SKIP LOCKED
+)
+RETURNING event_id
+"""
+
+# For people: messages newest first, a page at a time.
+LIST_MESSAGES = """
+SELECT m.message_id, m.session_id, s.external_id, m.kind, m.step, m.state, m.reason, m.due_at, m.attempts,
+       m.phone_sealed, m.phone_country, m.segments, m.credits, m.carrier_sid, m.accepted_at, m.error_code,
+       m.ended_at, m.created_at, m.updated_at
+FROM sms_messages m JOIN checkout_sessions s USING (organization_id, shop_id, session_id)
+WHERE m.organization_id = %(organization_id)s AND m.shop_id = %(shop_id)s
+  AND (%(state)s::text IS NULL OR m.state = %(state)s)
+  AND (%(before)s::uuid IS NULL OR m.message_id < %(before)s)
+  AND (%(message_id)s::uuid IS NULL OR m.message_id = %(message_id)s)
+  AND (%(session_id)s::uuid IS NULL OR m.session_id = %(session_id)s)
+ORDER BY m.message_id DESC LIMIT %(limit)s
+"""
+LIST_DECISIONS = """
+SELECT at, gate, outcome, reason, until FROM sms_decisions
+WHERE organization_id = %s AND shop_id = %s AND session_id = %s ORDER BY at, decision_id
+"""
+RECIPIENT_OF = """
+SELECT phone_hash FROM sms_messages WHERE organization_id = %s AND shop_id = %s AND message_id = %s
+"""

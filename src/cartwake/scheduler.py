@@ -1,0 +1,147 @@
+"""The scheduler process, and the one table of periodic work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from cartwake.carriers.protocol import Carrier
+from cartwake.carts.abandonment import ask_again, expire_stale, time_out_payments
+from cartwake.carts.model import Refusal
+from cartwake.credits.refills import refill
+from cartwake.invariants import broken_invariants
+from cartwake.jobs import periodic
+from cartwake.jobs.trigger import Wake, announce
+from cartwake.kit.db import ENGINE
+from cartwake.kit.runtime import Runtime
+from cartwake.messages import reconcile, schedule
+from cartwake.tenants.organizations import plans_with_credits
+
+log = structlog.get_logger()
+
+SWEEP_BATCH = 1000
+ASK_BATCH = 200
+REFILL_BATCH = 500
+# A scheduler with nothing due looks again after this long at the latest.
+NAP_S = 0.5
+
+
+@dataclass(frozen=True)
+class Task:
+    """One line of the table."""
+
+    name: str
+    cron: str  # UTC
+    run: Callable[[Runtime, Carrier], Awaitable[None]]
+
+
+async def scan_abandoned(runtime: Runtime, _carrier: Carrier) -> None:
+    """Idle sessions become abandoned, and get their text scheduled or their reason stored."""
+    limit = runtime.settings.abandonment_batch
+    while True:
+        async with runtime.db.transaction(ENGINE) as conn:
+            scanned = await schedule.scan(conn, runtime.moment(), limit)
+            if scanned.scheduled:
+                await announce(conn, Wake.MESSAGES)
+        if scanned.sessions < limit:
+            return
+
+
+async def sweep_stale(runtime: Runtime, _carrier: Carrier) -> None:
+    """Sessions too old to text expire; payments that never settled stop counting."""
+    for sweep in (expire_stale, time_out_payments):
+        moved = SWEEP_BATCH
+        while moved == SWEEP_BATCH:
+            async with runtime.db.transaction(ENGINE) as conn:
+                moved = await sweep(conn, runtime.clock.now(), SWEEP_BATCH)
+
+
+async def refill_plans(runtime: Runtime, _carrier: Carrier) -> None:
+    """Each organization's monthly credits, once a month; carts refused for want of credits are asked again."""
+    async with runtime.db.transaction(ENGINE) as conn:
+        plans = await plans_with_credits(conn)
+    for first in range(0, len(plans), REFILL_BATCH):
+        async with runtime.db.transaction(ENGINE) as conn:
+            now = runtime.clock.now()
+            for organization_id in await refill(conn, now, plans[first : first + REFILL_BATCH]):
+                await ask_again(conn, now, organization_id, [Refusal.INSUFFICIENT_CREDITS])
+
+
+async def resolve_unknown(runtime: Runtime, carrier: Carrier) -> None:
+    """Messages whose worker died are asked about at the carrier, and their credits settled."""
+    async with runtime.db.transaction(ENGINE) as conn:
+        now = runtime.clock.now()
+        await reconcile.lapse_leases(conn, now, SWEEP_BATCH)
+        doubtful = await reconcile.read_doubtful(conn, runtime.vault, now, ASK_BATCH)
+    fates = await reconcile.ask(carrier, doubtful)
+    async with runtime.db.transaction(ENGINE) as conn:
+        moves = await reconcile.record_fates(conn, runtime.moment(), fates, runtime.settings.refund_on)
+    for move in moves:
+        log.info("reconcile.settled", message_id=str(move.message.message_id), state=move.state)
+
+
+async def stop_waiting_for_receipts(runtime: Runtime, _carrier: Carrier) -> None:
+    """Accepted texts without a receipt for three days."""
+    async with runtime.db.transaction(ENGINE) as conn:
+        await reconcile.give_up_on_receipts(conn, runtime.clock.now(), SWEEP_BATCH)
+
+
+async def check_invariants(runtime: Runtime, _carrier: Carrier) -> None:
+    """What must always be true, looked at in production too."""
+    async with runtime.db.transaction(ENGINE) as conn:
+        for broken in await broken_invariants(conn, runtime.clock.now()):
+            log.error("invariant.broken", invariant=broken.name, rows=len(broken.rows))
+
+
+TASKS: tuple[Task, ...] = (
+    Task("abandonment_scan", "*/5 * * * *", scan_abandoned),
+    Task("stale_sweep", "*/5 * * * *", sweep_stale),
+    Task("unknown_outcomes", "* * * * *", resolve_unknown),
+    Task("plan_refills", "10 * * * *", refill_plans),
+    Task("missing_receipts", "20 * * * *", stop_waiting_for_receipts),
+    Task("invariants", "40 * * * *", check_invariants),
+)
+
+
+async def run_scheduler(runtime: Runtime, carrier: Carrier, stop: asyncio.Event, tasks: Sequence[Task] = TASKS) -> None:
+    """Run what is due until `stop` is set. Any number of schedulers may run."""
+    names = [task.name for task in tasks]
+    async with runtime.db.transaction(ENGINE) as conn:
+        await periodic.enrol(conn, runtime.clock.now(), names)
+    while not stop.is_set():
+        try:
+            next_at = await run_due(runtime, carrier, tasks)
+        except Exception:
+            log.exception("scheduler.round_failed")
+            next_at = None
+        nap = runtime.clock.now() + runtime.clock.machine(NAP_S)
+        await runtime.clock.sleep_until(min(nap, next_at or nap))
+
+
+async def run_due(runtime: Runtime, carrier: Carrier, tasks: Sequence[Task] = TASKS) -> datetime | None:
+    """Run every task that is due and not being run by another scheduler; when the next one is due."""
+    async with runtime.db.transaction(ENGINE) as conn:
+        due, next_at = await periodic.due_tasks(conn, runtime.clock.now(), [task.name for task in tasks])
+    for task in tasks:
+        if task.name in due:
+            await _run(runtime, carrier, task)
+    return next_at
+
+
+async def _run(runtime: Runtime, carrier: Carrier, task: Task) -> None:
+    lease = runtime.clock.machine(periodic.LEASE_S)
+    async with runtime.db.transaction(ENGINE) as conn:
+        if not await periodic.claim(conn, runtime.clock.now(), task.name, task.cron, lease):
+            return
+    error = None
+    try:
+        await task.run(runtime, carrier)
+    except Exception as failure:
+        error = type(failure).__name__
+        log.exception("scheduler.task_failed", task=task.name)
+    async with runtime.db.transaction(ENGINE) as conn:
+        await periodic.finish(conn, task.name, error)
