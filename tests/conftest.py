@@ -22,6 +22,8 @@ from cartwake.kit.ids import Ids
 from cartwake.kit.runtime import Runtime
 from cartwake.kit.schema import migrate
 
+pytest_plugins = ["world", "deployment"]
+
 # A Tuesday, 10:15 in Vilnius and Helsinki, 09:15 in Berlin; no daylight saving change is near.
 TUESDAY_MORNING = datetime(2026, 11, 24, 8, 15, tzinfo=UTC)
 
@@ -64,9 +66,7 @@ def fresh_url(server_url: str, template: str) -> Iterator[str]:
     """The address (owner login) of an empty migrated database of the test's own."""
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(server_url, autocommit=True) as conn:
-        conn.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
-        )
+        conn.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
         yield database_url(server_url, name)
         conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 

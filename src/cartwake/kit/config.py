@@ -36,8 +36,7 @@ class Settings(BaseSettings):
     )
     data_dir: Path | None = Field(
         None,
-        description="Folder of the embedded PostgreSQL. Default: `.cartwake` in the working folder, or a folder "
-        "under /var/lib/cartwake where root works in a place that the server's own user cannot reach.",
+        description="Folder of the embedded PostgreSQL. Default: `.cartwake` in the working folder.",
     )
     database_url: SecretStr | None = Field(
         None,

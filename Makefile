@@ -1,0 +1,50 @@
+# Everything is run from here; each target makes what it needs. `make help` lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fmt bench fast slow lock clean
+
+help:  ## List the targets.
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+demo: $(READY)  ## Play a week of cross-border traffic on this machine (ARGS="--once" to run to the end and exit).
+	@$(BIN)/cartwake demo $(ARGS)
+
+test: check fast slow  ## Everything that CI runs.
+
+check: $(READY)  ## Format, lint, types, and the arrows between the rooms.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fast: $(READY)  ## The tests that take about a minute.
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+
+slow: $(READY)  ## The tests that start whole deployments.
+	$(BIN)/pytest -m slow $(ARGS)
+
+fmt: $(READY)  ## Format the code and mend what lint can mend.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## Measure, each against a naive reference in the same run.
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lock: $(READY)  ## Choose the newest dependencies again and write requirements.lock.
+	$(BIN)/pip-compile -q --upgrade --extra dev --generate-hashes --allow-unsafe --strip-extras \
+	  --no-emit-index-url --no-emit-find-links --no-emit-options --no-header -o requirements.lock pyproject.toml
+
+clean:  ## Remove the environment and everything generated; the data folder stays.
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Cartwake needs Python 3.11 or newer; set PYTHON=... to one."; exit 1; }
+	@echo "Setting up .venv with the pinned dependencies (once; a minute or so) ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
