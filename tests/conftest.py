@@ -55,7 +55,7 @@ def template(server_url: str, vault: Vault, shared_folder: Path) -> str:
     """A migrated database that tests copy: much quicker than migrating each time."""
     name = f"cartwake_template_{shared_folder.name.replace('-', '_')}"
     with FileLock(shared_folder / "template.lock"), psycopg.connect(server_url, autocommit=True) as conn:
-        if not conn.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone():
+        if not conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
             conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
             migrate(database_url(server_url, name), vault)
     return name
