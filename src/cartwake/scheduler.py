@@ -67,7 +67,10 @@ async def refill_plans(runtime: Runtime, _carrier: Carrier) -> None:
     for first in range(0, len(plans), REFILL_BATCH):
         async with runtime.db.transaction(ENGINE) as conn:
             now = runtime.clock.now()
-            for organization_id in await refill(conn, now, plans[first : first + REFILL_BATCH]):
+            refilled = await refill(conn, now, plans[first : first + REFILL_BATCH])
+        # In a transaction of its own: dispatch locks sessions before balances, not after.
+        async with runtime.db.transaction(ENGINE) as conn:
+            for organization_id in refilled:
                 await ask_again(conn, now, organization_id, [Refusal.INSUFFICIENT_CREDITS])
 
 

@@ -49,10 +49,11 @@ class SystemClock:
 
 
 class ManualClock:
-    """Stands still until it is moved. For tests and simulations."""
+    """Stands still until it is moved, and wakes its sleepers when it is. For tests and simulations."""
 
     def __init__(self, start: datetime) -> None:
         self._now = start.astimezone(UTC)
+        self._sleepers: list[tuple[datetime, asyncio.Future[None]]] = []
 
     def now(self) -> datetime:
         return self._now
@@ -61,17 +62,29 @@ class ManualClock:
         return timedelta(seconds=seconds)
 
     async def sleep_until(self, when: datetime) -> None:
-        while self._now < when:
-            await asyncio.sleep(0)
+        if when > self._now:
+            awake = asyncio.get_running_loop().create_future()
+            self._sleepers.append((when, awake))
+            await awake
+
+    @property
+    def next_wakeup(self) -> datetime | None:
+        """When the next sleeper wants to be woken; None when nobody sleeps."""
+        return min((when for when, awake in self._sleepers if not awake.done()), default=None)
 
     def advance(self, **delta: float) -> datetime:
         """Move forward by `timedelta(**delta)` and return the new time."""
-        self._now += timedelta(**delta)
+        self.set(self._now + timedelta(**delta))
         return self._now
 
     def set(self, when: datetime) -> None:
         """Jump to `when` (aware)."""
         self._now = when.astimezone(UTC)
+        due = [each for each in self._sleepers if each[0] <= self._now]
+        self._sleepers = [each for each in self._sleepers if each[0] > self._now and not each[1].done()]
+        for _, awake in due:
+            if not awake.done():
+                awake.set_result(None)
 
 
 class VirtualClock:

@@ -80,7 +80,7 @@ async def row(conn: Connection, query: Any, params: Any = None) -> DictRow | Non
     return await (await conn.execute(query, params)).fetchone()
 
 
-def is_transient(error: psycopg.Error) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether running the same transaction again may succeed: a deadlock, a lost connection, a restart."""
     return isinstance(
         error,

@@ -24,6 +24,7 @@ from cartwake.carriers.protocol import (
 )
 from cartwake.consent.events import suppress
 from cartwake.consent.model import Channel, ConsentChange, Evidence, Suppression
+from cartwake.credits.ledger import lock_balances
 from cartwake.credits.reservations import confirm, refund_delivery, release
 from cartwake.kit.db import Connection, rows
 from cartwake.kit.moment import Moment
@@ -165,6 +166,8 @@ async def apply_moves(conn: Connection, moment: Moment, moves: Sequence[Move]) -
         await suppress(conn, moment, Channel.CARRIER, reason, changes)
     released = [move for move in moves if move.released]
     await give_recipients_back(conn, [move.message.message_id for move in released])
+    # All of them at once and in sorted order; settling them kind by kind would take some out of turn.
+    await lock_balances(conn, {move.message.organization_id for move in moves})
     await confirm(conn, moment.now, [_reservation(move) for move in moves if move.accepted])
     await release(conn, moment.now, [_reservation(move) for move in released])
     await refund_delivery(conn, moment.now, [_reservation(move) for move in moves if move.refunded])

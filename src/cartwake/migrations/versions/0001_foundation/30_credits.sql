@@ -25,7 +25,6 @@ CREATE TABLE sms_credit_reservations (
 );
 CREATE INDEX sms_credit_reservations_open ON sms_credit_reservations (organization_id, account, reserved_at)
   WHERE state = 'reserved';
-CREATE INDEX sms_credit_reservations_subject ON sms_credit_reservations (organization_id, subject_id);
 
 CREATE TABLE org_sms_credit_ledger (
   organization_id uuid NOT NULL,
