@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from uuid import UUID
 
 from cartwake.carts.model import Session
 from cartwake.carts.sessions import read_session
@@ -12,6 +11,8 @@ from cartwake.kit.db import Connection
 from cartwake.messages.model import Decision
 from cartwake.messages.reading import MessageView, message_of_session, read_decisions
 from cartwake.tenants.model import ShopScope
+from cartwake.tenants.organizations import read_sms_config
+from cartwake.tenants.switches import deployment_paused_since
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Explanation:
     session: Session
     message: MessageView | None
     decisions: list[Decision]
+    paused: bool  # a kill switch is thrown: what waits keeps waiting
 
     @property
     def verdict(self) -> str:
@@ -30,6 +32,8 @@ class Explanation:
                 return f"Not texted: {self.session.refusal}; asked again when that changes."
             return f"Not texted (yet): the checkout is {self.session.state}."
         if self.message.state in ("scheduled", "held"):
+            if self.paused:
+                return f"Not texted yet: {self.message.state}, and sending is paused by a kill switch."
             why = f" because of {self.message.reason}" if self.message.reason else ""
             return f"Not texted yet: {self.message.state}{why} until {self.message.due_at:%Y-%m-%d %H:%M} UTC."
         reason = f" ({self.message.reason})" if self.message.reason else ""
@@ -40,9 +44,7 @@ async def explain_session(conn: Connection, vault: Vault, scope: ShopScope, exte
     """The whole trace of a cart by the storefront's id. Raises `NotKnown`."""
     session = await read_session(conn, scope, external_id)
     message = await message_of_session(conn, vault, scope, session.session_id)
-    return Explanation(session, message, await read_decisions(conn, scope, session.session_id))
-
-
-def shop_scope(organization_id: str, shop_id: str) -> ShopScope:
-    """From two ids as a person types them. Raises `ValueError`."""
-    return ShopScope(UUID(organization_id), UUID(shop_id))
+    decisions = await read_decisions(conn, scope, session.session_id)
+    _, shop_paused_at = await read_sms_config(conn, scope)
+    paused_at = shop_paused_at or await deployment_paused_since(conn)
+    return Explanation(session, message, decisions, paused_at is not None)

@@ -1,0 +1,47 @@
+"""Draw docs/states.md from the transition tables: `python docs/make_states.py`."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from pathlib import Path
+
+from cartwake.carts.model import TRANSITIONS as SESSIONS
+from cartwake.messages.model import TRANSITIONS as MESSAGES
+
+PAGE = Path(__file__).with_name("states.md")
+
+
+def diagram(start: str, transitions: Mapping[enum.StrEnum, frozenset[enum.StrEnum]]) -> str:
+    """One Mermaid state diagram."""
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {start}"]
+    for state, targets in transitions.items():
+        lines += [f"    {state} --> {target}" for target in sorted(targets)]
+        if not targets:
+            lines.append(f"    {state} --> [*]")
+    return "\n".join([*lines, "```"])
+
+
+def page() -> str:
+    """The whole page."""
+    return f"""# States
+
+Drawn by `python docs/make_states.py` from the tables that the code itself obeys; a test compares them.
+
+## Checkout session
+
+{diagram("open", SESSIONS)}
+
+Recovered means completed with an attribution.
+
+## Message
+
+{diagram("scheduled", MESSAGES)}
+
+Receipts apply by rank: a late `sent` after `delivered` leads nowhere. Nothing is resent after an acceptance or an
+`unknown`.
+"""
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
