@@ -12,8 +12,10 @@ from typing import Any, Literal
 
 import psycopg
 from psycopg import AsyncConnection
+from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import DictRow, dict_row
+from psycopg.types.array import ListBinaryDumper
 from psycopg_pool import AsyncConnectionPool
 
 from cartwake.kit.crypto import Vault
@@ -25,6 +27,11 @@ OPERATOR: Login = "cartwake_operator"
 ENGINE: Login = "cartwake_engine"
 
 Connection = AsyncConnection[DictRow]
+
+# Batches travel as arrays. As text, every element is searched for characters to quote, which cost a third of
+# the worker's CPU; in binary nothing needs quoting.
+ADAPTERS = AdaptersMap(psycopg.adapters)
+ADAPTERS.register_dumper(list, ListBinaryDumper)
 
 
 class Database:
@@ -61,7 +68,7 @@ class Database:
                 min_size=1,
                 max_size=self._pool_size,
                 # Prepared statements do not survive a transaction-pooling proxy.
-                kwargs={"row_factory": dict_row, "prepare_threshold": None},
+                kwargs={"row_factory": dict_row, "prepare_threshold": None, "context": ADAPTERS},
                 check=AsyncConnectionPool.check_connection,
                 open=False,
             )

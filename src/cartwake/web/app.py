@@ -1,0 +1,50 @@
+"""The web process's application, put together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from cartwake import __version__
+from cartwake.carriers.protocol import Carrier
+from cartwake.kit.runtime import Runtime
+from cartwake.web import health
+from cartwake.web.api import merchants, messages, organizations, sessions, shoppers, sms_configs, switches
+from cartwake.web.envelope import Envelope
+from cartwake.web.hooks.twilio import TwilioHooks
+from cartwake.web.hosted import opt_out, recovery
+from cartwake.web.openapi import describe
+from cartwake.web.problems import handle_problems
+
+API = (sessions, sms_configs, messages, shoppers, merchants, organizations, switches)
+
+
+def create_app(runtime: Runtime, carrier: Carrier) -> FastAPI:
+    """Everything that answers HTTP. The caller owns `runtime` and `carrier`, and closes them afterwards."""
+    hooks = TwilioHooks(runtime, carrier)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await hooks.close()
+
+    app = FastAPI(
+        title="Cartwake",
+        version=__version__,
+        description="Texts shoppers who left a cart behind. Errors are problem documents (RFC 9457).",
+        lifespan=lifespan,
+        redirect_slashes=False,  # a redirect would lose a PUT's body with many clients
+        docs_url=None,  # these pages load scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.runtime = runtime
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
+    # One flat list, the busiest first: routes are tried in this order.
+    app.router.routes[:0] = [*hooks.routes(), *recovery.routes, *opt_out.routes, *health.routes]
+    for subject in API:
+        app.router.routes.extend(subject.router.routes)
+    handle_problems(app)
+    app.add_middleware(Envelope, new_id=lambda: runtime.ids.new(runtime.clock.now()).hex)
+    return app

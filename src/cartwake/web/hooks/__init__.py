@@ -1,0 +1,1 @@
+"""What carriers tell us: verified, stored, answered. Acting on it is the worker's business."""

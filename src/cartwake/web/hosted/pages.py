@@ -1,0 +1,48 @@
+"""Pages for people: plain HTML that works without scripts, in the dark and on the smallest screen."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib.resources import files
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from cartwake.messages.templates import choose_locale, opt_out_page
+
+_STYLE = files(__package__).joinpath("templates", "page.css").read_text("utf-8")
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+
+# Nothing but this page's own style; no script, no picture, no frame around it.
+HEADERS = {
+    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+    # The address of a page is a key to it: no other site may be told.
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "X-Robots-Tag": "noindex",
+}
+
+_templates = Environment(
+    loader=PackageLoader("cartwake.web.hosted"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+)
+
+
+def page(template: str, status: int, locale: str, **words: str | None) -> HTMLResponse:
+    """A page in one language; `words` fill the template and are escaped there."""
+    html = _templates.get_template(template).render(locale=locale, style=_STYLE, **words)
+    return HTMLResponse(html, status, HEADERS)
+
+
+def no_such_link(request: Request) -> HTMLResponse:
+    """For a link that we never made. Nobody's language is known, so the browser's is used."""
+    return dead_link(404, choose_locale(request.headers.get("accept-language"), None))
+
+
+def dead_link(status: int, locale: str) -> HTMLResponse:
+    """A link that leads nowhere, or nowhere any more."""
+    heading, stop, advice = opt_out_page(locale).expired.partition(". ")
+    return page("notice.html", status, locale, title=heading + stop.strip(), text=advice)

@@ -1,0 +1,69 @@
+"""The web process."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from cartwake.carriers.open import open_carrier
+from cartwake.kit.config import ConfigError, Settings
+from cartwake.kit.loop import run as run_loop
+from cartwake.kit.runtime import open_runtime
+from cartwake.web.app import create_app
+
+# How long requests under way may take once the process is told to stop, in machine seconds.
+STOP_TIMEOUT_S = 20
+
+
+class Server(uvicorn.Server):
+    """Uvicorn that ends by returning.
+
+    Its own way is to raise the signal again once it has stopped, which would end the process before the
+    database and the carrier are closed.
+    """
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for which in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(which, self.handle_exit, which, None)
+        yield
+
+
+def run(settings: Settings, database_url: str | None = None) -> None:
+    """Serve until told to stop.
+
+    `database_url` is the embedded server's where there is one; else the configured one is used.
+    Raises `ConfigError` when there is neither.
+    """
+    url = database_url or (settings.database_url.get_secret_value() if settings.database_url else None)
+    if url is None:
+        raise ConfigError("CARTWAKE_DATABASE_URL: no database is configured and none was started")
+    run_loop(serve(settings, url))
+
+
+async def serve(settings: Settings, database_url: str) -> None:
+    """Serve inside a running event loop, until told to stop."""
+    async with open_runtime(settings, database_url) as runtime:
+        carrier = open_carrier(settings)
+        try:
+            await Server(_config(runtime.settings, create_app(runtime, carrier))).serve()
+        finally:
+            await carrier.close()
+
+
+def _config(settings: Settings, app: object) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        host=settings.host,
+        port=settings.port,
+        http="httptools",
+        access_log=False,  # addresses hold link tokens, and queries hold whatever a caller put there
+        log_config=None,  # ours is set up once for the whole process
+        server_header=False,
+        timeout_graceful_shutdown=STOP_TIMEOUT_S,
+    )
