@@ -23,7 +23,7 @@ check: $(READY)  ## Format, lint, types, and the arrows between the rooms.
 fast: $(READY)  ## The tests that take about a minute.
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
-slow: $(READY)  ## The tests that start whole deployments.
+slow: $(READY) .chromium  ## The tests that start whole deployments, and those in a real browser.
 	$(BIN)/pytest -m slow $(ARGS)
 
 fmt: $(READY)  ## Format the code and mend what lint can mend.
@@ -39,6 +39,14 @@ lock: $(READY)  ## Choose the newest dependencies again and write requirements.l
 
 clean:  ## Remove the environment and everything generated; the data folder stays.
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# The browser tests drive the system's Chromium.
+.PHONY: .chromium
+.chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
+	  echo "Installing Chromium for the browser tests (apt-get, once) ..."; \
+	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; }
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -1,0 +1,84 @@
+"""The hosted pages in a real browser: what a shopper sees after tapping, on a small phone and in the dark."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import AsyncIterator
+
+import pytest
+from playwright.async_api import Browser, Page, async_playwright
+
+from deployment import Deployment
+from world import RUTA, TICKED
+
+pytestmark = pytest.mark.slow
+
+OPT_OUT_LINK = re.compile(r"http://\S+/o/\S+")
+SMALLEST_PHONE = {"width": 320, "height": 568}
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """The system's Chromium (`make slow` installs it), kept off the network that it would look for."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert chromium, "no Chromium here; run: make slow, or apt-get install chromium"
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    async with async_playwright() as playwright:
+        opened = await playwright.chromium.launch(
+            executable_path=chromium, args=[*flags, "--disable-sync", "--disable-quic"]
+        )
+        yield opened
+        await opened.close()
+
+
+@pytest.fixture
+async def page(browser: Browser) -> AsyncIterator[Page]:
+    opened = await browser.new_page(viewport=SMALLEST_PHONE, color_scheme="dark")  # type: ignore[arg-type]
+    yield opened
+    await opened.close()
+
+
+async def opt_out_link(deployment: Deployment, locale: str) -> str:
+    """The link in a text from a sender that cannot be answered."""
+    shop = await deployment.shop("Lino Namai", sender="LinoNamai", credits=100)
+    await shop.put_session(consent=TICKED, locale=locale)
+    await deployment.pass_time(minutes=50)
+    (text,) = await deployment.phone_shows(RUTA)
+    found = OPT_OUT_LINK.search(text["body"])
+    assert found, text["body"]
+    return found.group()
+
+
+@pytest.mark.parametrize("locale", ["en", "lt", "ru"])
+async def test_ruta_stops_the_texts_by_the_link(deployment: Deployment, page: Page, locale: str) -> None:
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    await page.goto(await opt_out_link(deployment, locale))
+    assert await page.get_attribute("html", "lang") == locale
+    assert "Lino Namai" in await page.inner_text("main")
+    assert await page.evaluate("document.documentElement.scrollWidth") <= SMALLEST_PHONE["width"], "scrolls sideways"
+    background = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == "rgb(18, 18, 18)", "the dark is dark: the page's own style is let through by its policy"
+
+    await page.keyboard.press("Tab")  # by keyboard alone
+    await page.keyboard.press("Enter")
+    await page.wait_for_selector("form", state="detached")
+    assert problems == []
+    shop_answer = await deployment.tap(page.url)
+    assert shop_answer.status_code == 200
+
+
+async def test_looking_at_the_page_stops_nothing(deployment: Deployment, page: Page) -> None:
+    link = await opt_out_link(deployment, "en")
+    await page.goto(link)
+    await page.reload()
+    async with deployment.runtime.db.transaction("cartwake_engine") as conn:
+        cursor = await conn.execute("SELECT count(*) AS n FROM consent_states WHERE suppressed_at IS NOT NULL")
+        assert await cursor.fetchone() == {"n": 0}
+
+
+async def test_a_broken_link_says_so_kindly(deployment: Deployment, page: Page) -> None:
+    answer = await page.goto(f"{deployment.runtime.settings.public_url}/o/{'x' * 24}")
+    assert answer is not None and answer.status == 404
+    assert await page.inner_text("h1")
