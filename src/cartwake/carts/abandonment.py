@@ -12,6 +12,9 @@ from cartwake.kit.db import Connection, rows
 from cartwake.kit.moment import Moment
 from cartwake.tenants.model import ShopScope
 
+# Longer than any transaction that brings a new fact: by so much may a scan's clock be ahead of its.
+SCAN_AHEAD = timedelta(minutes=1)
+
 
 async def claim_idle(conn: Connection, now: datetime, limit: int) -> list[Session]:
     """Mark the sessions abandoned that have been idle long enough, and those to be asked again; return them.
@@ -57,11 +60,13 @@ async def note_refusals(conn: Connection, now: datetime, refusals: Sequence[tupl
 async def ask_again(
     conn: Connection, now: datetime, organization_id: UUID, refusals: Sequence[Refusal], shop_id: UUID | None = None
 ) -> None:
-    """A fact arrived (a plan, a switch, credits): carts refused for want of it are asked about again."""
-    await conn.execute(
-        store.ASK_AGAIN,
-        {"now": now, "organization_id": organization_id, "shop_id": shop_id, "refusals": list(refusals)},
-    )
+    """A fact arrived (a plan, a switch, credits): carts refused for want of it are asked about again.
+
+    Belongs into the transaction that writes the fact, before or after it.
+    """
+    scope = {"now": now, "organization_id": organization_id, "shop_id": shop_id}
+    await conn.execute(store.MEET_SCAN, scope | {"soon": now + SCAN_AHEAD})
+    await conn.execute(store.ASK_AGAIN, scope | {"refusals": list(refusals)})
 
 
 async def ask_again_for_phone(conn: Connection, now: datetime, scope: ShopScope, phone_hash: bytes) -> None:

@@ -6,8 +6,6 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from psycopg import sql
-
 from cartwake.carts import store
 from cartwake.carts.model import CheckoutFacts, Session, SessionState, sources
 from cartwake.kit.db import Connection, row
@@ -65,10 +63,12 @@ async def begin_payment(
         return session
     if session.state not in sources(SessionState.PAYMENT_PENDING):
         raise Conflict(f"The checkout is {session.state}; no payment can begin for it.")
-    payment_until = occurred_at + timedelta(seconds=config.payment_timeout_s)
-    return await _changed(
-        conn, moment, store.BEGIN_PAYMENT, session, {"occurred_at": occurred_at, "payment_until": payment_until}
-    )
+    times = {
+        "occurred_at": occurred_at,
+        "payment_until": occurred_at + timedelta(seconds=config.payment_timeout_s),
+        "stale_at": _timing(config, max(occurred_at, session.last_activity_at))["stale_at"],
+    }
+    return await _changed(conn, moment, store.BEGIN_PAYMENT, session, times)
 
 
 async def fail_payment(
@@ -90,16 +90,14 @@ def _timing(config: SmsConfig, last_activity_at: datetime) -> dict[str, datetime
     }
 
 
-async def _one(conn: Connection, query: sql.Composed, scope: ShopScope, external_id: str) -> Session:
+async def _one(conn: Connection, query: str, scope: ShopScope, external_id: str) -> Session:
     found = await row(conn, query, _scope(scope) | {"external_id": external_id})
     if found is None:
         raise NotKnown("There is no checkout session with this external id.")
     return Session.of(found)
 
 
-async def _changed(
-    conn: Connection, moment: Moment, query: sql.Composed, session: Session, params: dict[str, Any]
-) -> Session:
+async def _changed(conn: Connection, moment: Moment, query: str, session: Session, params: dict[str, Any]) -> Session:
     keys = {
         "organization_id": session.organization_id,
         "shop_id": session.shop_id,

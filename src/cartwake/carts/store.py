@@ -6,20 +6,26 @@ from psycopg import sql
 
 from cartwake.carts.model import SESSION_FIELDS
 
+# Column lists are composed once, here; what is run is plain text.
 _COLUMNS = sql.SQL(", ").join(map(sql.Identifier, SESSION_FIELDS))
 _S_COLUMNS = sql.SQL(", ").join(sql.Identifier("s", name) for name in SESSION_FIELDS)
 
-SELECT_SESSION = sql.SQL(
-    "SELECT {columns} FROM checkout_sessions"
-    " WHERE organization_id = %(organization_id)s AND shop_id = %(shop_id)s AND external_id = %(external_id)s"
-).format(columns=_COLUMNS)
+SELECT_SESSION = (
+    sql.SQL(
+        "SELECT {columns} FROM checkout_sessions"
+        " WHERE organization_id = %(organization_id)s AND shop_id = %(shop_id)s AND external_id = %(external_id)s"
+    )
+    .format(columns=_COLUMNS)
+    .as_string()
+)
 
 # Locked against dispatch, which share-locks the sessions of its batch: whoever comes first, the other sees it.
-LOCK_SESSION = SELECT_SESSION + sql.SQL(" FOR UPDATE")
+LOCK_SESSION = SELECT_SESSION + " FOR UPDATE"
 
 # First sight of a checkout, or news of a known one. Silence (NULL) keeps what is known. What is older than
 # the last activity changes nothing; neither does anything after an order or an expiry.
-UPSERT_ACTIVITY = sql.SQL("""
+UPSERT_ACTIVITY = (
+    sql.SQL("""
 INSERT INTO checkout_sessions AS s (
   organization_id, shop_id, session_id, external_id, state,
   phone_sealed, phone_hash, phone_country, country, province, time_zone, locale,
@@ -49,7 +55,10 @@ ON CONFLICT (organization_id, shop_id, external_id) DO UPDATE SET
   updated_at = EXCLUDED.updated_at
 WHERE s.state NOT IN ('completed', 'expired') AND EXCLUDED.last_activity_at >= s.last_activity_at
 RETURNING {columns}
-""").format(columns=_S_COLUMNS)
+""")
+    .format(columns=_S_COLUMNS)
+    .as_string()
+)
 
 # For which phone the box was ticked in this session; NULL when it was unticked.
 SET_CONSENTED_PHONE = """
@@ -57,24 +66,34 @@ UPDATE checkout_sessions SET consented_phone = %s, updated_at = %s
 WHERE organization_id = %s AND shop_id = %s AND session_id = %s
 """
 
-BEGIN_PAYMENT = sql.SQL("""
+# Paying is activity: the cart is as young as it.
+BEGIN_PAYMENT = (
+    sql.SQL("""
 UPDATE checkout_sessions AS s SET
-  state = 'payment_pending', payment_until = %(payment_until)s, scan_at = NULL,
+  state = 'payment_pending', payment_until = %(payment_until)s, scan_at = NULL, stale_at = %(stale_at)s,
   last_activity_at = GREATEST(last_activity_at, %(occurred_at)s), updated_at = %(now)s
 WHERE organization_id = %(organization_id)s AND shop_id = %(shop_id)s AND session_id = %(session_id)s
 RETURNING {columns}
-""").format(columns=_S_COLUMNS)
+""")
+    .format(columns=_S_COLUMNS)
+    .as_string()
+)
 
 # The payment came to nothing; trying it was activity.
-END_PAYMENT = sql.SQL("""
+END_PAYMENT = (
+    sql.SQL("""
 UPDATE checkout_sessions AS s SET
   state = 'open', payment_until = NULL, scan_at = %(scan_at)s, stale_at = %(stale_at)s,
   last_activity_at = GREATEST(last_activity_at, %(occurred_at)s), updated_at = %(now)s
 WHERE organization_id = %(organization_id)s AND shop_id = %(shop_id)s AND session_id = %(session_id)s
 RETURNING {columns}
-""").format(columns=_S_COLUMNS)
+""")
+    .format(columns=_S_COLUMNS)
+    .as_string()
+)
 
-COMPLETE = sql.SQL("""
+COMPLETE = (
+    sql.SQL("""
 UPDATE checkout_sessions AS s SET
   state = 'completed', completed_at = %(completed_at)s, order_id = %(order_id)s,
   order_value_minor = %(order_value_minor)s, order_currency = %(order_currency)s,
@@ -82,13 +101,18 @@ UPDATE checkout_sessions AS s SET
   payment_until = NULL, scan_at = NULL, refusal = NULL, updated_at = %(now)s
 WHERE organization_id = %(organization_id)s AND shop_id = %(shop_id)s AND session_id = %(session_id)s
 RETURNING {columns}
-""").format(columns=_S_COLUMNS)
+""")
+    .format(columns=_S_COLUMNS)
+    .as_string()
+)
 
-# Sessions whose time to be asked has come, claimed so that any number of schedulers share them.
-CLAIM_IDLE = sql.SQL("""
+# Sessions whose time to be asked has come, claimed so that any number of schedulers share them. What became
+# stale before anybody asked is left to the sweep.
+CLAIM_IDLE = (
+    sql.SQL("""
 WITH due AS (
   SELECT organization_id, shop_id, session_id FROM checkout_sessions
-  WHERE scan_at <= %(now)s AND state = ANY(%(from_states)s)
+  WHERE scan_at <= %(now)s AND stale_at > %(now)s AND state = ANY(%(from_states)s)
   ORDER BY scan_at LIMIT %(limit)s
   FOR UPDATE SKIP LOCKED
 )
@@ -96,7 +120,10 @@ UPDATE checkout_sessions AS s
 SET state = 'abandoned', abandoned_at = last_activity_at, scan_at = NULL, updated_at = %(now)s
 FROM due WHERE (s.organization_id, s.shop_id, s.session_id) = (due.organization_id, due.shop_id, due.session_id)
 RETURNING {columns}
-""").format(columns=_S_COLUMNS)
+""")
+    .format(columns=_S_COLUMNS)
+    .as_string()
+)
 
 # The e-mail channel's cue: once per session.
 INSERT_EMAIL_DUE = """
@@ -115,8 +142,16 @@ FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(sessions)s::uuid[], 
 WHERE (s.organization_id, s.shop_id, s.session_id) = (r.organization_id, r.shop_id, r.session_id)
 """
 
-# A new fact arrived: what was refused for want of it is asked again at the next scan, unless it is stale.
-# Rows that are being written just now get the same news by their own writer or keep their place in the scan.
+# A new fact is about to be committed. A scan that is asking just now read the old one: this waits for its
+# refusals. A scan that comes before the commit passes these sessions over, and asks in its next round.
+MEET_SCAN = """
+SELECT FROM checkout_sessions
+WHERE organization_id = %(organization_id)s AND shop_id = COALESCE(%(shop_id)s, shop_id)
+  AND scan_at <= %(soon)s AND state IN ('open', 'abandoned')
+ORDER BY organization_id, shop_id, session_id
+FOR UPDATE
+"""
+# What was refused for want of that fact is asked again at the next scan, unless it is stale.
 ASK_AGAIN = """
 UPDATE checkout_sessions s SET scan_at = %(now)s, updated_at = %(now)s
 FROM (
@@ -169,12 +204,16 @@ RETURNING s.session_id
 
 # The sessions of a claim's messages, share-locked until the claim commits. One that is being written just now
 # is passed over: its message stays due and is claimed in the next round, with the news.
-READ_LOCKED = sql.SQL("""
+READ_LOCKED = (
+    sql.SQL("""
 SELECT {columns} FROM checkout_sessions s
 JOIN unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(sessions)s::uuid[])
   AS k (organization_id, shop_id, session_id) USING (organization_id, shop_id, session_id)
 FOR SHARE OF s SKIP LOCKED
-""").format(columns=_S_COLUMNS)
+""")
+    .format(columns=_S_COLUMNS)
+    .as_string()
+)
 
 INSERT_LINKS = """
 INSERT INTO short_links (organization_id, shop_id, link_id, session_id, message_id, expires_at, created_at)

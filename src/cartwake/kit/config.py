@@ -44,6 +44,9 @@ class Settings(BaseSettings):
         "database and may create roles. The four least-privilege logins are derived from it.",
     )
     database_pool_size: int = Field(10, ge=1, le=200, description="Connections that one process may open per login.")
+    database_prepare: bool = Field(
+        True, description="Whether statements are prepared. Switch it off behind a pooler that cannot carry them."
+    )
     clock: str = Field("system", description="`system`, or `virtual:<clock file>` for demonstrations and tests.")
     public_url: str = Field(
         "http://127.0.0.1:8080",

@@ -6,6 +6,7 @@ login, which sees nothing until a tenant is set (see `cartwake.tenants.scope`).
 
 from __future__ import annotations
 
+import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -19,6 +20,9 @@ from psycopg.types.array import ListBinaryDumper
 from psycopg_pool import AsyncConnectionPool
 
 from cartwake.kit.crypto import Vault
+
+# Uses of a statement on one connection before it is prepared there: planning is half of what a small one costs.
+PREPARE_AFTER = 3
 
 Login = Literal["cartwake_web", "cartwake_operator", "cartwake_engine"]
 LOGINS: tuple[Login, ...] = ("cartwake_web", "cartwake_operator", "cartwake_engine")
@@ -37,8 +41,12 @@ ADAPTERS.register_dumper(list, ListBinaryDumper)
 class Database:
     """The pools of one process, opened as they are first needed."""
 
-    def __init__(self, url: str, vault: Vault, pool_size: int = 10) -> None:
-        """`url` names the server and database; user and password are replaced by each login's own."""
+    def __init__(self, url: str, vault: Vault, pool_size: int = 10, *, prepare: bool = True) -> None:
+        """`url` names the server and database; user and password are replaced by each login's own.
+
+        `prepare`: whether statements are prepared; not every transaction pooler can carry them.
+        """
+        self._prepare = prepare
         self._url = url
         self._vault = vault
         self._pool_size = pool_size
@@ -67,14 +75,29 @@ class Database:
                 self.conninfo(login),
                 min_size=1,
                 max_size=self._pool_size,
-                # Prepared statements do not survive a transaction-pooling proxy.
-                kwargs={"row_factory": dict_row, "prepare_threshold": None, "context": ADAPTERS},
-                check=AsyncConnectionPool.check_connection,
+                kwargs={
+                    "row_factory": dict_row,
+                    "context": ADAPTERS,
+                    "prepare_threshold": PREPARE_AFTER if self._prepare else None,
+                },
+                check=_still_connected,
                 open=False,
             )
             self._pools[login] = pool
             await pool.open()
         return self._pools[login]
+
+
+async def _still_connected(conn: Connection) -> None:
+    """Look at the socket before handing out a pooled connection; ask the server only when it has something to say.
+
+    A server that went away has closed the connection, and that can be read. Asking it each time would cost
+    every request a round trip.
+    """
+    poll = select.poll()
+    poll.register(conn.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+    if poll.poll(0):
+        await AsyncConnectionPool.check_connection(conn)
 
 
 async def rows(conn: Connection, query: Any, params: Any = None) -> list[DictRow]:

@@ -40,7 +40,7 @@ async def open_runtime(
 ) -> AsyncIterator[Runtime]:
     """Everything a process needs, closed again on leaving. Clock and ids default to the configured ones."""
     vault = vault_of(settings)
-    database = Database(database_url, vault, settings.database_pool_size)
+    database = Database(database_url, vault, settings.database_pool_size, prepare=settings.database_prepare)
     try:
         yield Runtime(settings, clock or open_clock(settings.clock), ids or Ids(), vault, database)
     finally:

@@ -21,25 +21,35 @@ INSERT_SHOP = """
 INSERT INTO shops (organization_id, shop_id, name, default_country, default_locale, created_at)
 VALUES (%(organization_id)s, %(shop_id)s, %(name)s, %(default_country)s, %(default_locale)s, %(created_at)s)
 """
-INSERT_CONFIG = sql.SQL(
-    "INSERT INTO shop_sms_configs (organization_id, shop_id, updated_at, {fields})"
-    " VALUES (%(organization_id)s, %(shop_id)s, %(now)s, {values})"
-).format(
-    fields=sql.SQL(", ").join(map(sql.Identifier, CONFIG_FIELDS)),
-    values=sql.SQL(", ").join(map(sql.Placeholder, CONFIG_FIELDS)),
-)
-UPDATE_CONFIG = sql.SQL(
-    "UPDATE shop_sms_configs SET updated_at = %(now)s, {assignments}"
-    " WHERE organization_id = %(organization_id)s AND shop_id = %(shop_id)s"
-).format(
-    assignments=sql.SQL(", ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in CONFIG_FIELDS
+INSERT_CONFIG = (
+    sql.SQL(
+        "INSERT INTO shop_sms_configs (organization_id, shop_id, updated_at, {fields})"
+        " VALUES (%(organization_id)s, %(shop_id)s, %(now)s, {values})"
     )
+    .format(
+        fields=sql.SQL(", ").join(map(sql.Identifier, CONFIG_FIELDS)),
+        values=sql.SQL(", ").join(map(sql.Placeholder, CONFIG_FIELDS)),
+    )
+    .as_string()
+)
+UPDATE_CONFIG = (
+    sql.SQL(
+        "UPDATE shop_sms_configs SET updated_at = %(now)s, {assignments}"
+        " WHERE organization_id = %(organization_id)s AND shop_id = %(shop_id)s"
+    )
+    .format(
+        assignments=sql.SQL(", ").join(
+            sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in CONFIG_FIELDS
+        )
+    )
+    .as_string()
 )
 # What a merchant chose, and whether the operator paused the shop.
-SELECT_CONFIG = sql.SQL(
-    "SELECT {fields}, paused_at FROM shop_sms_configs WHERE organization_id = %s AND shop_id = %s"
-).format(fields=sql.SQL(", ").join(map(sql.Identifier, CONFIG_FIELDS)))
+SELECT_CONFIG = (
+    sql.SQL("SELECT {fields}, paused_at FROM shop_sms_configs WHERE organization_id = %s AND shop_id = %s")
+    .format(fields=sql.SQL(", ").join(map(sql.Identifier, CONFIG_FIELDS)))
+    .as_string()
+)
 SELECT_SHOP = """
 SELECT organization_id, shop_id, name, default_country, default_locale, created_at
 FROM shops WHERE organization_id = %s AND shop_id = %s
