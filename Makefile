@@ -4,10 +4,12 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt bench fast slow lock clean
+.PHONY: help setup demo test check fmt bench fast slow lock clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY)  ## Make .venv with the pinned dependencies; every other target does it when needed.
 
 demo: $(READY)  ## Play a week of cross-border traffic on this machine (ARGS="--once" to run to the end and exit).
 	@$(BIN)/cartwake demo $(ARGS)
