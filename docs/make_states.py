@@ -5,14 +5,16 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from cartwake.carts.model import TRANSITIONS as SESSIONS
 from cartwake.messages.model import TRANSITIONS as MESSAGES
 
+S = TypeVar("S", bound=enum.StrEnum)
 PAGE = Path(__file__).with_name("states.md")
 
 
-def diagram(start: str, transitions: Mapping[enum.StrEnum, frozenset[enum.StrEnum]]) -> str:
+def diagram(start: str, transitions: Mapping[S, frozenset[S]]) -> str:
     """One Mermaid state diagram."""
     lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {start}"]
     for state, targets in transitions.items():

@@ -1,0 +1,1 @@
+"""Benchmarks: each prints a ratio to a naive reference measured in the same run, and says on what machine."""
