@@ -42,7 +42,7 @@ def routes_of(world: World) -> list[tuple[str, str, Any]]:
 
 
 def kind_for(path: str) -> str:
-    if path.startswith(("/v1/organizations", "/v1/kill-switch")):
+    if path.startswith(("/v1/organizations", "/v1/kill-switch", "/v1/doubtful-messages")):
         return "operator"
     return "organization" if path.startswith(("/v1/credits", "/v1/shops")) else "shop"
 

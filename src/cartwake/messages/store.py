@@ -143,7 +143,7 @@ SELECT event_id, kind, payload, %(now)s
 FROM unnest(%(events)s::uuid[], %(kinds)s::text[], %(payloads)s::bytea[]) AS e (event_id, kind, payload)
 """
 CLAIM_EVENTS = """
-SELECT event_id, kind, payload_sealed FROM carrier_events
+SELECT event_id, kind, payload_sealed, received_at FROM carrier_events
 WHERE processed_at IS NULL ORDER BY event_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 """
 FINISH_EVENTS = """
@@ -172,6 +172,13 @@ WHERE m.organization_id = %(organization_id)s AND m.shop_id = %(shop_id)s
   AND (%(message_id)s::uuid IS NULL OR m.message_id = %(message_id)s)
   AND (%(session_id)s::uuid IS NULL OR m.session_id = %(session_id)s)
 ORDER BY m.message_id DESC LIMIT %(limit)s
+"""
+# For the operator: texts of unknown fate, over all tenants, newest first.
+LIST_DOUBTFUL = """
+SELECT organization_id, shop_id, message_id, state, reason, attempt_id, attempted_at, phone_country, credits, ended_at
+FROM sms_messages
+WHERE state IN ('unknown', 'unresolved') AND (%(before)s::uuid IS NULL OR message_id < %(before)s)
+ORDER BY message_id DESC LIMIT %(limit)s
 """
 LIST_DECISIONS = """
 SELECT at, gate, outcome, reason, until FROM sms_decisions

@@ -40,6 +40,9 @@ CREATE INDEX sms_messages_due ON sms_messages (organization_id, shop_id, due_at)
 CREATE INDEX sms_messages_in_flight ON sms_messages (lease_until) WHERE state = 'sending';
 CREATE INDEX sms_messages_by_attempt ON sms_messages (attempt_id) WHERE attempt_id IS NOT NULL;
 CREATE INDEX sms_messages_by_sid ON sms_messages (carrier_sid) WHERE carrier_sid IS NOT NULL;
+-- Both lists are short: what is in doubt is asked about every minute, and little ends unresolved.
+CREATE INDEX sms_messages_in_doubt ON sms_messages (updated_at) WHERE state = 'unknown';
+CREATE INDEX sms_messages_unresolved ON sms_messages (message_id) WHERE state IN ('unknown', 'unresolved');
 CREATE INDEX sms_messages_awaiting_receipt ON sms_messages (accepted_at) WHERE state IN ('accepted', 'sent');
 
 -- One row per shop: when its next message is due, whose turn it is, and what its cycle has spent. A claim

@@ -1,0 +1,94 @@
+"""What the commands share: settings, a database, a runtime, and a clean way to fail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, NoReturn
+
+import typer
+
+from cartwake.kit.config import Settings, load_settings
+from cartwake.kit.db import OPERATOR, Connection
+from cartwake.kit.logs import configure_logs
+from cartwake.kit.loop import run
+from cartwake.kit.runtime import Runtime, open_runtime
+
+
+def settings_and_logs() -> Settings:
+    settings = load_settings()
+    configure_logs(settings)
+    return settings
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[str]:
+    """The address of the configured server, or of the embedded one while it is needed."""
+    if settings.database_url is not None:
+        yield settings.database_url.get_secret_value()
+        return
+    from cartwake.kit.embedded import EmbeddedPostgresError, embedded_postgres
+
+    try:
+        with embedded_postgres(settings.data_dir) as server:
+            yield server.url
+    except EmbeddedPostgresError as error:
+        fail(str(error))
+
+
+@asynccontextmanager
+async def carrier_of(settings: Settings) -> AsyncIterator[Any]:
+    from cartwake.carriers.open import open_carrier
+
+    carrier = open_carrier(settings)
+    try:
+        yield carrier
+    finally:
+        await carrier.close()
+
+
+def run_with(work: Callable[[Runtime], Awaitable[int]]) -> int:
+    settings = settings_and_logs()
+
+    async def go(url: str) -> int:
+        async with open_runtime(settings, url) as runtime:
+            return await work(runtime)
+
+    with database(settings) as url:
+        return run(go(url))
+
+
+def as_operator(work: Callable[[Runtime, Connection], Awaitable[None]]) -> None:
+    async def go(runtime: Runtime) -> int:
+        async with runtime.db.transaction(OPERATOR) as conn:
+            await work(runtime, conn)
+        return 0
+
+    run_with(go)
+
+
+def run_until_signal(work: Callable[[Runtime, asyncio.Event], Awaitable[None]]) -> None:
+    """Run a process that ends in good order on SIGTERM or Ctrl-C."""
+
+    async def go(runtime: Runtime) -> int:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for which in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(which, stop.set)
+        # Batches of rows live briefly and in great number; the default thresholds scan them over and over.
+        gc.set_threshold(50_000, 20, 50)
+        await work(runtime, stop)
+        return 0
+
+    with contextlib.suppress(KeyboardInterrupt):
+        run_with(go)
+
+
+def fail(message: str, status: int = 1) -> NoReturn:
+    typer.echo(message, err=True)
+    sys.exit(status)
