@@ -14,10 +14,11 @@ from typing import Any, NoReturn
 import typer
 
 from cartwake.kit.config import Settings, load_settings
-from cartwake.kit.db import OPERATOR, Connection
+from cartwake.kit.db import OPERATOR, Connection, Database
 from cartwake.kit.logs import configure_logs
 from cartwake.kit.loop import run
-from cartwake.kit.runtime import Runtime, open_runtime
+from cartwake.kit.runtime import Runtime, open_runtime, vault_of
+from cartwake.kit.schema import NotReadyError, check_ready
 
 
 def settings_and_logs() -> Settings:
@@ -41,6 +42,17 @@ def database(settings: Settings) -> Iterator[str]:
         fail(str(error))
 
 
+@contextmanager
+def ready_database(settings: Settings) -> Iterator[str]:
+    """As `database`, once it is known to answer and to have this version's schema."""
+    with database(settings) as url:
+        try:
+            check_ready(Database(url, vault_of(settings)))
+        except NotReadyError as error:
+            fail(str(error))
+        yield url
+
+
 @asynccontextmanager
 async def carrier_of(settings: Settings) -> AsyncIterator[Any]:
     from cartwake.carriers.open import open_carrier
@@ -59,7 +71,7 @@ def run_with(work: Callable[[Runtime], Awaitable[int]]) -> int:
         async with open_runtime(settings, url) as runtime:
             return await work(runtime)
 
-    with database(settings) as url:
+    with ready_database(settings) as url:
         return run(go(url))
 
 

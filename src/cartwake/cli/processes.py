@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cartwake.cli.plumbing import carrier_of, database, run_until_signal, settings_and_logs
+from cartwake.cli.plumbing import carrier_of, database, ready_database, run_until_signal, settings_and_logs
 from cartwake.kit.runtime import Runtime, vault_of
 
 app = typer.Typer()
@@ -38,7 +38,7 @@ def serve() -> None:
     from cartwake.web.server import run as run_web
 
     settings = settings_and_logs()
-    with database(settings) as url:
+    with ready_database(settings) as url:
         run_web(settings, url)
 
 

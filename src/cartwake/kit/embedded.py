@@ -135,7 +135,7 @@ class EmbeddedServer:
                 with explained(self.home), self._start.held():
                     if self._clients.take(fcntl.LOCK_EX):
                         stop(self._folder, self._server)
-                        _log.info("embedded PostgreSQL stopped", home=str(self.home))
+                        _log.debug("embedded PostgreSQL stopped", home=str(self.home))
         finally:
             self._close()
 
