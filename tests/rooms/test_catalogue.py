@@ -7,29 +7,12 @@ import pytest
 from psycopg.rows import dict_row
 
 from cartwake.kit.db import WEB, Database, rows
+from catalogue import PLATFORM_TABLES, TABLES
 
-# Tables without a tenant, each for a reason that its caption in the schema gives.
-PLATFORM_TABLES = {
-    "alembic_version",
-    "carrier_events",
-    "deployment_switches",
-    "operator_keys",
-    "periodic_tasks",
-    "recipient_texts",
-    "suppressed_phones",
-}
 # Unique keys that must hold over the whole deployment, because they are looked up before the tenant is known.
 DIRECTORY_KEYS = {"api_keys_directory", "senders_directory", "short_links_directory"}
 APPEND_ONLY = {"org_sms_credit_ledger", "consent_events"}
 
-TABLES = """
-SELECT c.relname AS name, c.relrowsecurity AND c.relforcerowsecurity AS walled,
-       EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'organization_id'
-               AND a.attnotnull) AS has_organization,
-       ARRAY(SELECT p.polname::text FROM pg_policy p WHERE p.polrelid = c.oid ORDER BY 1) AS policies
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') ORDER BY 1
-"""
 UNIQUE_KEYS = """
 SELECT i.indexrelid::regclass::text AS name, t.relname AS table_name,
        ARRAY(SELECT a.attname::text FROM pg_attribute a
