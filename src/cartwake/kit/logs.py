@@ -31,8 +31,9 @@ def configure_logs(settings: Settings) -> None:
             json if as_json else console,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        # Asked each time, so that whoever replaces stderr gets the lines; logging is rare enough not to matter.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        cache_logger_on_first_use=False,
     )
 
 
