@@ -25,11 +25,16 @@ def demo(
 
 
 @app.command()
-def up() -> None:
+def up(
+    speed: Annotated[
+        float | None,
+        typer.Option(min=1, max=300, help="For trying things: a clock so many times as fast, from a Tuesday at ten."),
+    ] = None,
+) -> None:
     """Start database, web, worker, scheduler and sandbox carrier on this machine, until Ctrl-C."""
     from cartwake.cluster import run_up
 
-    raise typer.Exit(run_up(settings_and_logs()))
+    raise typer.Exit(run_up(settings_and_logs(), speed))
 
 
 @app.command()

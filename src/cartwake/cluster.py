@@ -1,0 +1,297 @@
+"""Cartwake's processes on one machine: started together, watched, and stopped together.
+
+`cartwake up` and the demonstration use it. In production something else does this (systemd, containers):
+nothing here is needed by any process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, TypeVar
+
+import aiohttp
+import psycopg
+
+from cartwake.kit.clock import VirtualClock
+from cartwake.kit.config import Settings
+from cartwake.kit.embedded import DEFAULT_HOME, EmbeddedPostgresError, embedded_postgres
+from cartwake.kit.runtime import vault_of
+from cartwake.kit.schema import migrate
+from cartwake.trial import fresh_database, write_environment
+
+T = TypeVar("T")
+
+LOOPBACK = "127.0.0.1"
+SANDBOX_PORT = 8090
+READY_TIMEOUT_S = 60.0
+READY_NAP_S = 0.05
+# Longer than the web process gives requests under way; after it, SIGKILL.
+STOP_PATIENCE_S = 25.0
+LOG_TAIL_LINES = 15
+
+
+class ClusterError(Exception):
+    """A process could not be started, or died; the message says which, and the end of what it logged."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of Cartwake: the words after `cartwake`, and where it answers once it is up."""
+
+    name: str
+    arguments: tuple[str, ...]
+    ready_url: str | None = None  # 200: it can be used
+
+
+@dataclass(frozen=True)
+class _Running:
+    process: Process
+    child: asyncio.subprocess.Process
+    log: Path
+
+
+class Cluster:
+    """Processes that share one environment. Leaving the `async with` block stops them all."""
+
+    def __init__(self, logs: Path, environment: Mapping[str, str]) -> None:
+        """`logs`: a folder for one file per process; `environment` is added to our own."""
+        self._logs = logs
+        self._environment = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
+        self._running: list[_Running] = []
+
+    async def __aenter__(self) -> Cluster:
+        return self
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self, processes: Sequence[Process]) -> None:
+        """Start every process; `wait_until_ready` says when they can be used."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        for process in processes:
+            path = self._logs / f"{process.name}.log"
+            with path.open("wb") as log:
+                self._running.append(_Running(process, await self._spawn(process, log), path))
+
+    async def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Return once every process answers that can. Raises `ClusterError` when one dies or takes too long."""
+        waiting = [each.process for each in self._running if each.process.ready_url]
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as http:
+            while waiting:
+                self.check()
+                waiting = [process for process in waiting if not await _answers(http, process)]
+                if waiting and asyncio.get_running_loop().time() > deadline:
+                    log = next(each.log for each in self._running if each.process is waiting[0])
+                    raise ClusterError(f"{waiting[0].name} did not answer within {timeout_s:.0f} s. {_tail(log)}")
+                await asyncio.sleep(READY_NAP_S)
+
+    def check(self) -> None:
+        """Raise `ClusterError` when a process has died."""
+        for each in self._running:
+            if each.child.returncode is not None:
+                raise ClusterError(
+                    f"The {each.process.name} process ended with status {each.child.returncode}. {_tail(each.log)}"
+                )
+
+    async def died(self) -> None:
+        """Wait until a process dies, which none should, and raise `ClusterError` about it."""
+        waits = [asyncio.create_task(each.child.wait()) for each in self._running]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        self.check()
+
+    async def stop(self) -> None:
+        """Ask every process to end, wait for it, and kill those that do not. Harmless to repeat."""
+        for each in self._running:
+            _signal(each.child, signal.SIGTERM)
+        ends = [asyncio.create_task(each.child.wait()) for each in self._running]
+        if ends:
+            _, late = await asyncio.wait(ends, timeout=STOP_PATIENCE_S)
+            for each in self._running if late else ():
+                _signal(each.child, signal.SIGKILL)
+            await asyncio.gather(*ends)
+        self._running.clear()
+
+    async def _spawn(self, process: Process, log: IO[bytes]) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "cartwake",
+            *process.arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=self._environment,
+            start_new_session=True,  # Ctrl-C in the terminal is for us, who stop them in good order
+        )
+
+
+async def _answers(http: aiohttp.ClientSession, process: Process) -> bool:
+    assert process.ready_url is not None
+    try:
+        async with http.get(process.ready_url) as answer:
+            return answer.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False
+
+
+def _signal(child: asyncio.subprocess.Process, which: signal.Signals) -> None:
+    if child.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            child.send_signal(which)
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
+    return f"The end of {log}:\n" + "\n".join(lines)
+
+
+# --- what the processes need ------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def database_server(settings: Settings) -> Iterator[str]:
+    """Address of the configured database, or of the embedded server's while it is needed.
+
+    Raises `ClusterError` when the embedded one cannot be used.
+    """
+    if settings.database_url is not None:
+        yield settings.database_url.get_secret_value()
+        return
+    try:
+        with embedded_postgres(settings.data_dir) as server:
+            yield server.url
+    except EmbeddedPostgresError as error:
+        raise ClusterError(str(error)) from error
+
+
+def home_of(settings: Settings) -> Path:
+    """Where logs and other files of this machine's processes go."""
+    return (settings.data_dir or DEFAULT_HOME).expanduser().resolve()
+
+
+def free_port(wish: int, taken: Sequence[int] = ()) -> int:
+    """`wish` if nobody listens there, else any free port of the loopback address, none of `taken`."""
+    for port in (wish, 0):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            # As servers do: a port whose last connections linger is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((LOOPBACK, port))
+            found = int(probe.getsockname()[1])
+            if found not in taken:
+                return found
+    raise ClusterError("No port of 127.0.0.1 is free.")
+
+
+def web_process(port: int) -> Process:
+    return Process("web", ("serve",), f"http://{LOOPBACK}:{port}/readyz")
+
+
+def sandbox_process(port: int) -> Process:
+    return Process("sandbox", ("sandbox", "--port", str(port)), f"http://{LOOPBACK}:{port}/sandbox/counts")
+
+
+WORKER = Process("worker", ("worker",))
+SCHEDULER = Process("scheduler", ("scheduler",))
+
+
+@contextlib.asynccontextmanager
+async def told_to_stop() -> AsyncIterator[asyncio.Event]:
+    """An event that Ctrl-C, SIGTERM or a closed terminal sets, instead of ending this process at once."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for which in signals:
+        loop.add_signal_handler(which, stop.set)
+    try:
+        yield stop
+    finally:
+        for which in signals:
+            loop.remove_signal_handler(which)
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What `work` returns; None when `stop` is set first, which breaks it off. Raises what `work` raises."""
+    task, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        task.cancel()  # which does nothing to one that is done
+    with contextlib.suppress(asyncio.CancelledError):
+        return await task
+    return None
+
+
+# --- cartwake up ------------------------------------------------------------------------------------
+
+
+# Where the clock of `cartwake up --speed` begins: a Tuesday, 10:00 in Helsinki and Vilnius.
+TUESDAY_AT_TEN = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
+
+
+def run_up(settings: Settings, speed: float | None = None) -> int:
+    """Run everything on this machine until told to stop; the exit code.
+
+    `speed`: for trying things, so many times as fast as the real clock, on a clock and a database that are
+    made anew each time. `trial.env` in the data folder lets commands in another terminal join them.
+    """
+    try:
+        with database_server(settings) as url:
+            if speed is None:
+                migrate(url, vault_of(settings))
+                return asyncio.run(_up(settings, url))
+            home = home_of(settings)
+            VirtualClock.create(home / "clock", TUESDAY_AT_TEN, speed)
+            settings = settings.model_copy(update={"clock": f"virtual:{home / 'clock'}"})
+            trial = fresh_database(url, vault_of(settings), "trial")
+            write_environment(home / "trial.env", {"CARTWAKE_DATABASE_URL": trial, "CARTWAKE_CLOCK": settings.clock})
+            return asyncio.run(_up(settings, trial))
+    except (ClusterError, psycopg.Error) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:  # while the database was starting
+        return 0
+
+
+async def _up(settings: Settings, url: str) -> int:
+    # An operator who names a carrier has one; everybody else gets the sandbox.
+    sandbox_port = None if "twilio_api_base" in settings.model_fields_set else free_port(SANDBOX_PORT)
+    public_url = settings.public_url
+    environment = {"CARTWAKE_DATABASE_URL": url, "CARTWAKE_CLOCK": settings.clock}
+    if "public_url" not in settings.model_fields_set:
+        public_url = environment["CARTWAKE_PUBLIC_URL"] = f"http://{LOOPBACK}:{settings.port}"
+    processes = [web_process(settings.port), WORKER, SCHEDULER]
+    if sandbox_port is not None:
+        environment["CARTWAKE_TWILIO_API_BASE"] = f"http://{LOOPBACK}:{sandbox_port}"
+        processes.insert(0, sandbox_process(sandbox_port))
+    async with told_to_stop() as stop, Cluster(home_of(settings) / "logs", environment) as cluster:
+        await cluster.start(processes)
+        await unless(stop, cluster.wait_until_ready())
+        if not stop.is_set():
+            _print_addresses(public_url, sandbox_port, home_of(settings) / "logs")
+            await unless(stop, cluster.died())
+    return 0
+
+
+def _print_addresses(public_url: str, sandbox_port: int | None, logs: Path) -> None:
+    print(f"Cartwake is up.\n  API       {public_url}/openapi.json\n  health    {public_url}/readyz")
+    if sandbox_port is not None:
+        print(f"  sandbox   http://{LOOPBACK}:{sandbox_port}/sandbox/messages")
+    print(f"  logs      {logs}\nMake an operator key with `cartwake key operator`. Ctrl-C stops everything.")
+    sys.stdout.flush()
