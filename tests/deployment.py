@@ -1,25 +1,33 @@
 """A whole deployment in one process, for stories: real HTTP in both directions, a clock that the story moves.
 
 Web, worker, scheduler and the sandbox carrier are the real ones; only their loops are replaced by
-`Deployment.pass_time`, so that a story can say "an hour later" and look at what holds then.
+`Deployment.pass_time` and `Deployment.jump`, so that a story can say "an hour later" and look at what
+holds then. `pass_time` goes there step by step, `jump` at once: whatever was due on the way happens late.
+
+Every move of a message is noted by the database itself, and at the end of each story all of them must
+have been moves of the table, and every invariant must hold.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import httpx
+import psycopg
 import pytest
 import uvicorn
 
-from cartwake.carriers.open import INBOUND_PATH, open_carrier
-from cartwake.carriers.protocol import Carrier
+from cartwake.carriers.open import INBOUND_PATH, STATUS_PATH, open_carrier
+from cartwake.carriers.protocol import Carrier, SendResult
 from cartwake.carriers.sandbox.server import Sandbox, running_sandbox
 from cartwake.carriers.sandbox.state import Options
 from cartwake.invariants import broken_invariants
@@ -27,18 +35,36 @@ from cartwake.jobs import periodic
 from cartwake.kit.clock import ManualClock
 from cartwake.kit.config import Settings
 from cartwake.kit.crypto import Vault
-from cartwake.kit.db import ENGINE, OPERATOR, Database
+from cartwake.kit.db import ENGINE, OPERATOR, Database, rows
 from cartwake.kit.ids import Ids
 from cartwake.kit.runtime import Runtime
+from cartwake.messages.dispatch import Attempt, send_batch
+from cartwake.messages.model import TRANSITIONS, MessageState
 from cartwake.scheduler import TASKS, run_due
 from cartwake.tenants.keys import create_key
 from cartwake.tenants.model import KeyKind
 from cartwake.web.app import create_app
 from cartwake.worker import deliver, dispatch_once, work_off_events
-from world import Caller, MerchantClient, ShopClient, World
+from world import TICKED, Caller, MerchantClient, ShopClient, World
 
 Json = dict[str, Any]
+Arrow = tuple[str, str]
+T = TypeVar("T")
 STEP = timedelta(minutes=5)  # the abandonment scan's pace
+
+# The database notes each move of a message as it happens, whoever makes it. A message that is held again
+# moves too: to another time.
+NOTE_ARROWS = """
+CREATE TABLE walked_arrows (message_id uuid NOT NULL, source text NOT NULL, target text NOT NULL);
+GRANT SELECT ON walked_arrows TO cartwake_engine;
+CREATE FUNCTION note_arrow() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+  INSERT INTO walked_arrows VALUES (NEW.message_id, OLD.state, NEW.state);
+  RETURN NULL;
+END $$;
+CREATE TRIGGER note_arrow AFTER UPDATE ON sms_messages FOR EACH ROW
+  WHEN (OLD.state <> NEW.state OR OLD.due_at <> NEW.due_at) EXECUTE FUNCTION note_arrow();
+"""
 
 
 @dataclass
@@ -51,6 +77,8 @@ class Deployment:
     carrier: Carrier
     sandbox: Sandbox
     http: httpx.AsyncClient
+    database_url: str
+    _seeds: itertools.count[int] = field(default_factory=lambda: itertools.count(8))
 
     # --- people ----------------------------------------------------------------------------------
 
@@ -73,6 +101,42 @@ class Deployment:
         answer = await self.http.put(f"{self.sandbox.url}/sandbox/recipients/{phone}", json=outcome)
         assert answer.status_code == 200, answer.text
 
+    async def faults(self, **rates: Any) -> None:
+        """What goes wrong at the carrier from now on; without arguments nothing does."""
+        answer = await self.http.put(f"{self.sandbox.url}/sandbox/faults", json=rates)
+        assert answer.status_code == 200, answer.text
+
+    async def receipts(self, shop: ShopClient, *statuses: str, external_id: str = "cart-1", **more: str) -> None:
+        """The carrier reports about the cart's text, in this order; nobody has worked it off yet."""
+        (message,) = await self.messages(shop, external_id)
+        attempt_id: UUID = message["attempt_id"]
+        sid = message["carrier_sid"] or "SM" + attempt_id.hex
+        for status in statuses:
+            form = {"MessageSid": sid, "MessageStatus": status, "AccountSid": "AC" + "0" * 32} | more
+            answer = await self.world.carrier_posts(f"{STATUS_PATH}?attempt={attempt_id.hex}", form)
+            assert answer.status_code == 204, answer.text
+
+    async def carrier_says(self, shop: ShopClient, *statuses: str, external_id: str = "cart-1", **more: str) -> None:
+        """The carrier reports about the cart's text, and we work that off."""
+        await self.receipts(shop, *statuses, external_id=external_id, **more)
+        await self.settle()
+
+    async def add_sender(self, shop: ShopClient, address: str, **facts: Any) -> None:
+        """Give a shop a sender, with a pace of its own perhaps."""
+        path = f"/v1/organizations/{shop.merchant.organization_id}/shops/{shop.shop_id}/senders"
+        await self.world.operator.call("POST", path, {"address": address} | facts)
+
+    async def change_plan(self, merchant: MerchantClient, plan: str) -> None:
+        """The merchant subscribes to something else."""
+        await self.world.operator.call("PUT", f"/v1/organizations/{merchant.organization_id}/plan", {"plan": plan})
+
+    async def leave_credits(self, merchant: MerchantClient, credits: int) -> None:
+        """The month's credits have come and gone: exactly so many are left."""
+        await run_due(self.runtime, self.carrier)
+        left = (await merchant.credits())["available_credits"]
+        if credits != left:
+            await merchant.add_credits(credits - left)
+
     async def phone_shows(self, phone: str) -> list[Json]:
         """The texts that reached a phone's carrier, oldest first."""
         answer = await self.http.get(f"{self.sandbox.url}/sandbox/messages", params={"to": phone})
@@ -94,24 +158,50 @@ class Deployment:
 
     async def pass_until(self, local: str, zone: str) -> None:
         """Let time pass until the next moment that clocks in `zone` show `local` (HH:MM)."""
+        await self.pass_time(until=self.next_time(local, zone))
+
+    async def jump(self, *, until: datetime | None = None, **delta: float) -> None:
+        """Go there at once, and do what is due by then."""
+        self.clock.set(until or self.clock.now() + timedelta(**delta))
+        await self.work()
+
+    async def jump_until(self, local: str, zone: str) -> None:
+        """Go at once to the next moment that clocks in `zone` show `local` (HH:MM)."""
+        await self.jump(until=self.next_time(local, zone))
+
+    def next_time(self, local: str, zone: str) -> datetime:
+        """The next moment that clocks in `zone` show `local` (HH:MM)."""
         here = self.clock.now().astimezone(ZoneInfo(zone))
         hour, minute = map(int, local.split(":"))
         then = here.replace(hour=hour, minute=minute, second=0, microsecond=0)
         if then <= here:
             then = (here + timedelta(days=1)).replace(hour=hour, minute=minute, second=0, microsecond=0)
-        await self.pass_time(until=then.astimezone(self.clock.now().tzinfo))
+        return then.astimezone(self.clock.now().tzinfo)
 
-    async def work(self) -> None:
+    async def work(self, *, carrier: Carrier | None = None) -> None:
         """What scheduler and worker do now."""
-        await run_due(self.runtime, self.carrier)
-        await self.dispatch()
+        await run_due(self.runtime, carrier or self.carrier)
+        await self.dispatch(carrier=carrier)
         await self.settle()
 
-    async def dispatch(self) -> None:
-        """Send whatever is due."""
-        while (claimed := await dispatch_once(self.runtime)).more:
+    async def dispatch(self, runtime: Runtime | None = None, carrier: Carrier | None = None) -> None:
+        """Send whatever is due; `runtime` is another worker's."""
+        worker = runtime or self.runtime
+        while (claimed := await dispatch_once(worker)).more:
             if claimed.attempts:
-                await deliver(self.runtime, self.carrier, claimed.attempts)
+                await self._in_turn(deliver(worker, carrier or self.carrier, claimed.attempts), claimed.attempts)
+
+    async def send(self, attempts: Sequence[Attempt]) -> list[tuple[Attempt, SendResult]]:
+        """The network alone: what a worker does between its two transactions."""
+        return await self._in_turn(send_batch(self.carrier, self.clock, attempts), attempts)
+
+    async def _in_turn(self, sending: Awaitable[T], attempts: Sequence[Attempt]) -> T:
+        """Time moves on to each attempt's slot: a sender takes only so many segments per second."""
+        task = asyncio.ensure_future(sending)
+        for slot in sorted({attempt.slot for attempt in attempts}):
+            self.clock.set(max(slot, self.clock.now()))
+            await asyncio.sleep(0)
+        return await task
 
     async def settle(self) -> None:
         """Let the carrier finish, and work off what it said."""
@@ -119,20 +209,83 @@ class Deployment:
         while await work_off_events(self.runtime, 500):
             pass
 
+    # --- more processes --------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def another_process(self, **settings: Any) -> AsyncIterator[Runtime]:
+        """A second worker or scheduler: connections and ids of its own, the same clock and database."""
+        database = Database(self.database_url, self.runtime.vault)
+        changed = self.runtime.settings.model_copy(update=settings)
+        try:
+            yield Runtime(changed, self.clock, Ids(seed=next(self._seeds)), self.runtime.vault, database)
+        finally:
+            await database.close()
+
+    @asynccontextmanager
+    async def carrier_with(self, **settings: Any) -> AsyncIterator[Carrier]:
+        """The carrier as a process with other settings reaches it."""
+        carrier = open_carrier(self.runtime.settings.model_copy(update=settings))
+        yield carrier
+        await carrier.close()
+
     # --- looking ---------------------------------------------------------------------------------
 
+    async def trace(self, shop: ShopClient, external_id: str = "cart-1") -> list[str]:
+        """Why the cart was or was not texted: each decision as "gate outcome reason"."""
+        decisions = (await shop.session(external_id))["decisions"]
+        return [f"{each['gate']} {each['outcome']} {each['reason']}" for each in decisions]
+
+    async def held_until(self, shop: ShopClient, external_id: str = "cart-1") -> datetime:
+        """Until when the cart's last decision holds its text."""
+        last = (await shop.session(external_id))["decisions"][-1]
+        assert last["outcome"] == "hold", last
+        return datetime.fromisoformat(last["until"])
+
+    async def rows(self, query: str, *params: object) -> list[Json]:
+        """Straight from the database, across all tenants."""
+        async with self.runtime.db.transaction(ENGINE) as conn:
+            return await rows(conn, query, params)
+
+    async def messages(self, shop: ShopClient, external_id: str = "cart-1") -> list[Json]:
+        """The message rows of a cart: never more than one."""
+        return await self.rows(
+            "SELECT m.* FROM sms_messages m JOIN checkout_sessions s USING (organization_id, shop_id, session_id)"
+            " WHERE m.shop_id = %s AND s.external_id = %s",
+            shop.shop_id,
+            external_id,
+        )
+
+    async def waits_for_a_lock_or_ends(self, task: asyncio.Task[Any], waiting: int = 1) -> None:
+        """Return once so many transactions wait for a lock, or the task is done without having to."""
+        waiters = (
+            "SELECT FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()"
+        )
+        with psycopg.connect(self.database_url, autocommit=True) as owner:
+            while not task.done() and len(owner.execute(waiters).fetchall()) < waiting:
+                await asyncio.sleep(0)
+
+    async def walked(self) -> set[Arrow]:
+        """Every move that a message has made, as the database saw it."""
+        found = await self.rows("SELECT DISTINCT source, target FROM walked_arrows")
+        return {(each["source"], each["target"]) for each in found}
+
     async def sound(self) -> None:
-        """No invariant is broken."""
+        """No invariant is broken, and no message moved where the table does not lead."""
         async with self.runtime.db.transaction(ENGINE) as conn:
             assert await broken_invariants(conn, self.clock.now()) == []
+        assert {arrow for arrow in await self.walked() if not leads(*arrow)} == set()
 
 
 @pytest.fixture
-async def deployment(db: Database, clock: ManualClock, ids: Ids, vault: Vault) -> AsyncIterator[Deployment]:
+async def deployment(
+    db: Database, clock: ManualClock, ids: Ids, vault: Vault, fresh_url: str
+) -> AsyncIterator[Deployment]:
     """A deployment on a fresh database; at the end every invariant must hold, whatever the story was."""
+    with psycopg.connect(fresh_url, autocommit=True) as owner:
+        owner.execute(NOTE_ARROWS)
     public_url = f"http://127.0.0.1:{free_port()}"
     options = Options(sent_after_ms=0, delivered_after_ms=0, inbound_url=public_url + INBOUND_PATH)
-    async with running_sandbox(options, clock) as sandbox, httpx.AsyncClient() as http:
+    async with running_sandbox(options, clock) as sandbox, plain_http() as http:
         settings = Settings(public_url=public_url, twilio_api_base=sandbox.url)
         runtime = Runtime(settings, clock, ids, vault, db)
         carrier = open_carrier(settings)
@@ -141,13 +294,38 @@ async def deployment(db: Database, clock: ManualClock, ids: Ids, vault: Vault) -
             key = await create_key(conn, runtime.moment(), KeyKind.OPERATOR)
         async with db.transaction(ENGINE) as conn:
             await periodic.enrol(conn, clock.now(), [task.name for task in TASKS])
-        async with serving(app, public_url), httpx.AsyncClient(base_url=public_url) as api:
+        async with serving(app, public_url), plain_http(public_url) as api:
             world = World(app, runtime, api, Caller(api, key))
-            made = Deployment(world, runtime, clock, carrier, sandbox, http)
+            made = Deployment(world, runtime, clock, carrier, sandbox, http, fresh_url)
             yield made
             await made.settle()
             await made.sound()
         await carrier.close()
+
+
+async def leave_cart(shop: ShopClient, external_id: str = "cart-1", **news: Any) -> None:
+    """Somebody ticks the box, fills the cart and goes away."""
+    await shop.put_session(external_id, consent=TICKED, **news)
+
+
+def phone(number: int) -> str:
+    """The number of one of many Lithuanian shoppers."""
+    return f"+3706{number:07}"
+
+
+def leads(source: str, target: str) -> bool:
+    """Whether the table leads from one state to the other, in one step or, folded into one, in several."""
+    seen: set[MessageState] = set()
+    ahead = set(TRANSITIONS[MessageState(source)])
+    while ahead - seen:
+        seen |= ahead
+        ahead = {target for state in seen for target in TRANSITIONS[state]}
+    return target in seen
+
+
+def plain_http(base_url: str = "") -> httpx.AsyncClient:
+    """A client that reads no certificates, which takes longer than most stories here."""
+    return httpx.AsyncClient(base_url=base_url, verify=False)
 
 
 class serving:  # noqa: N801 - read as a verb
@@ -160,13 +338,17 @@ class serving:  # noqa: N801 - read as a verb
         self._server = uvicorn.Server(config)
 
     async def __aenter__(self) -> None:
-        self._task = asyncio.create_task(self._server.serve())
-        while not self._server.started:
-            await asyncio.sleep(0.01)
+        self._server.config.load()
+        self._server.lifespan = self._server.config.lifespan_class(self._server.config)
+        await self._server.startup()
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        await self._task
+        """What the server's own shutdown does, without the tenth of a second that it waits for clients to notice."""
+        for listener in self._server.servers:
+            listener.close()
+        for connection in list(self._server.server_state.connections):
+            connection.shutdown()
+        await self._server.lifespan.shutdown()
 
 
 def free_port() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -109,7 +108,7 @@ async def test_one_cart_one_text_however_often_it_is_abandoned(deployment: Deplo
     shop = await deployment.shop()
     await leave_cart(shop)
     await deployment.pass_time(minutes=50)
-    await deployment.pass_time(hours=24)  # the phone's own cap would no longer stand in the way
+    await deployment.jump(hours=24)  # the phone's own cap would no longer stand in the way
     await shop.put_session(cart_value_minor=100)
     await deployment.pass_time(hours=2)
     assert (await shop.session())["state"] == "abandoned"

@@ -37,19 +37,24 @@ async def suppress(
     channel: Channel,
     reason: Suppression,
     changes: Sequence[ConsentChange],
+    *,
+    said_at: datetime | None = None,
 ) -> None:
-    """No more texts to these phones from these shops; `NOT_MY_NUMBER` stops every shop of the deployment."""
-    await _record(conn, moment, Action.SUPPRESSED, channel, changes, reason=reason)
+    """No more texts to these phones from these shops; `NOT_MY_NUMBER` stops every shop of the deployment.
+
+    `said_at`: when it reached us, where that was earlier than now; what was said before it does not lift it.
+    """
+    await _record(conn, moment, Action.SUPPRESSED, channel, changes, reason=reason, said_at=said_at)
     if reason is Suppression.NOT_MY_NUMBER:
         for phone_hash in sorted({change.phone_hash for change in changes}):
             await conn.execute(store.SUPPRESS_EVERYWHERE, [phone_hash, moment.now])
 
 
 async def lift(
-    conn: Connection, moment: Moment, channel: Channel, changes: Sequence[ConsentChange]
+    conn: Connection, moment: Moment, channel: Channel, changes: Sequence[ConsentChange], *, said_at: datetime
 ) -> list[ConsentChange]:
     """START: takes back a STOP and is consent in the owner's own words. Returns the changes that lifted one."""
-    lifted = await store.change_states(conn, moment.now, Action.UNSUPPRESSED, changes, None)
+    lifted = await store.change_states(conn, moment.now, Action.UNSUPPRESSED, changes, said_at=said_at)
     real = [change for change in changes if _key(change) in lifted]
     await _write_events(conn, moment, Action.UNSUPPRESSED, channel, real)
     return real
@@ -82,9 +87,10 @@ async def _record(
     changes: Sequence[ConsentChange],
     *,
     reason: Suppression | None = None,
+    said_at: datetime | None = None,
 ) -> None:
     if changes:
-        await store.change_states(conn, moment.now, action, changes, reason)
+        await store.change_states(conn, moment.now, action, changes, reason=reason, said_at=said_at or moment.now)
         await _write_events(conn, moment, action, channel, changes)
 
 

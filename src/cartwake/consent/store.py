@@ -38,22 +38,24 @@ ON CONFLICT (organization_id, shop_id, phone_hash)
 DO UPDATE SET state = 'withdrawn', state_at = EXCLUDED.state_at
 """
 )
-# STOP and its like. An unreachable number says nothing about consent, so its state is left alone.
+# STOP and its like, from the moment that it was said. An unreachable number says nothing about consent, so its
+# state is left alone.
 SUPPRESS = (
     _CHANGED
     + """
 INSERT INTO consent_states AS s
   (organization_id, shop_id, phone_hash, state, state_at, suppressed_at, suppression_reason)
-SELECT organization_id, shop_id, phone_hash, 'withdrawn', %(now)s, %(now)s, %(reason)s FROM changed
+SELECT organization_id, shop_id, phone_hash, 'withdrawn', %(now)s, %(said_at)s, %(reason)s FROM changed
 ON CONFLICT (organization_id, shop_id, phone_hash) DO UPDATE SET
   state = CASE WHEN EXCLUDED.suppression_reason = 'unreachable' THEN s.state ELSE 'withdrawn' END,
   state_at = CASE WHEN EXCLUDED.suppression_reason = 'unreachable' THEN s.state_at ELSE EXCLUDED.state_at END,
-  suppressed_at = COALESCE(s.suppressed_at, EXCLUDED.suppressed_at),
+  suppressed_at = GREATEST(s.suppressed_at, EXCLUDED.suppressed_at),
   suppression_reason = CASE WHEN s.suppression_reason IN ('stop', 'not_my_number')
     THEN s.suppression_reason ELSE EXCLUDED.suppression_reason END
 """
 )
-# START takes back a STOP, and is itself the owner's consent. It does not touch "not my number".
+# START takes back a STOP that was said before it, and is itself the owner's consent. Another worker may have
+# recorded a later STOP already. It does not touch "not my number".
 UNSUPPRESS = (
     _CHANGED
     + """
@@ -61,7 +63,7 @@ UPDATE consent_states s
 SET state = 'granted', state_at = %(now)s, suppressed_at = NULL, suppression_reason = NULL
 FROM changed c
 WHERE (s.organization_id, s.shop_id, s.phone_hash) = (c.organization_id, c.shop_id, c.phone_hash)
-  AND s.suppression_reason IN ('stop', 'carrier_opt_out')
+  AND s.suppression_reason IN ('stop', 'carrier_opt_out') AND s.suppressed_at <= %(said_at)s
 RETURNING s.organization_id, s.shop_id, s.phone_hash
 """
 )
@@ -113,10 +115,16 @@ StateKey = tuple[UUID, UUID, bytes]
 
 
 async def change_states(
-    conn: Connection, now: datetime, action: Action, changes: Sequence[ConsentChange], reason: str | None
+    conn: Connection,
+    now: datetime,
+    action: Action,
+    changes: Sequence[ConsentChange],
+    *,
+    reason: str | None = None,
+    said_at: datetime,
 ) -> set[StateKey]:
     """Apply one action to many phones; the keys that changed, for `UNSUPPRESSED`, else an empty set."""
-    params = _columns(changes) | {"now": now, "reason": reason}
+    params = _columns(changes) | {"now": now, "reason": reason, "said_at": said_at}
     cursor = await conn.execute(CHANGES[action], params)
     if action is not Action.UNSUPPRESSED:
         return set()

@@ -57,7 +57,7 @@ class PostgresTrigger:
     async def wait(self, wake: Wake, until: datetime | None) -> None:
         heard = self._heard[wake]
         patience_s = LOOK_AGAIN_S if self._listening else POLL_S
-        waits = [asyncio.create_task(heard.wait())]
+        waits: list[asyncio.Task[object]] = [asyncio.create_task(heard.wait())]
         if until is not None:
             waits.append(asyncio.create_task(self._clock.sleep_until(until)))
         try:

@@ -185,7 +185,7 @@ def _start(home: Home, durable: bool) -> int:
     # The parent of a dead process must collect it, or it stays a zombie for as long as the parent lives.
     for child in children:
         threading.Thread(target=child.wait, name=f"reaper-{child.pid}", daemon=True).start()
-    _log.info(
+    _log.debug(
         "embedded PostgreSQL started",
         home=str(home.path),
         port=port,

@@ -24,6 +24,9 @@ from cartwake.numbers.senders import move_pace
 RECIPIENT_PAUSE = timedelta(hours=24)  # between two texts to one phone, whichever shops send them
 # How far ahead a sender may be booked within one batch; what would leave later is held until its slot.
 PACE_AHEAD = timedelta(seconds=5)
+# No hint of who texted the phone: it may have been another merchant.
+TOO_SOON = Verdict(Outcome.DROP, Gate.CAPS, "recipient_cap")
+BROKE = Verdict(Outcome.DROP, Gate.CREDITS, "insufficient_credits")
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,20 @@ async def allocate(
 ) -> tuple[list[Granted], list[tuple[Passed, Verdict]]]:
     """Grant what caps, pace and credits allow, earliest due first; the rest with its verdict."""
     in_order = sorted(passed, key=lambda each: (each.facts.message.due_at, each.facts.message.message_id))
-    paced, held = pace(moment.now, in_order)
-    alone, capped = await _take_recipients(conn, moment, paced)
-    granted, unpaid = await _reserve_credits(conn, moment, alone)
-    await give_recipients_back(conn, [each.facts.message.message_id for each, _ in unpaid])
+    waiting, denied = pace(moment.now, in_order)
+    granted: list[Granted] = []
+    while waiting:
+        alone, capped = await _take_recipients(conn, moment, waiting)
+        paid, unpaid = await _reserve_credits(conn, moment, alone)
+        await give_recipients_back(conn, [each.facts.message.message_id for each, _ in unpaid])
+        granted += paid
+        denied += unpaid
+        # A phone that its first taker could not pay for is free again, for the next who asked for it.
+        freed = {_phone(each) for each, _ in unpaid}
+        denied += [(each, TOO_SOON) for each, _ in capped if _phone(each) not in freed]
+        waiting = [(each, slot) for each, slot in capped if _phone(each) in freed]
     await _book_senders(conn, granted)
-    return granted, [*held, *capped, *unpaid]
+    return granted, denied
 
 
 def pace(now: datetime, passed: Sequence[Passed]) -> tuple[list[tuple[Passed, datetime]], list[tuple[Passed, Verdict]]]:
@@ -71,7 +82,8 @@ async def give_recipients_back(conn: Connection, message_ids: Sequence[UUID]) ->
 
 async def _take_recipients(
     conn: Connection, moment: Moment, paced: Sequence[tuple[Passed, datetime]]
-) -> tuple[list[tuple[Passed, datetime]], list[tuple[Passed, Verdict]]]:
+) -> tuple[list[tuple[Passed, datetime]], list[tuple[Passed, datetime]]]:
+    """Those that have their phone to themselves for the day now, and those that came too late for it."""
     first_by_phone: dict[bytes, UUID] = {}
     for each, _ in paced:
         first_by_phone.setdefault(_phone(each), each.facts.message.message_id)
@@ -82,11 +94,9 @@ async def _take_recipients(
         "cutoff": moment.now - RECIPIENT_PAUSE,
     }
     taken = {found["message_id"] for found in await rows(conn, store.TAKE_RECIPIENTS, params)}
-    # No hint of who texted the phone: it may have been another merchant.
-    too_soon = Verdict(Outcome.DROP, Gate.CAPS, "recipient_cap")
     return (
         [(each, slot) for each, slot in paced if each.facts.message.message_id in taken],
-        [(each, too_soon) for each, _ in paced if each.facts.message.message_id not in taken],
+        [(each, slot) for each, slot in paced if each.facts.message.message_id not in taken],
     )
 
 
@@ -95,10 +105,9 @@ async def _reserve_credits(
 ) -> tuple[list[Granted], list[tuple[Passed, Verdict]]]:
     tries = [Granted(each, moment.new_id(), slot) for each, slot in alone]
     paid = await reserve(conn, moment.now, [_request(each) for each in tries])
-    broke = Verdict(Outcome.DROP, Gate.CREDITS, "insufficient_credits")
     return (
         [each for each in tries if each.attempt_id in paid],
-        [(each.passed, broke) for each in tries if each.attempt_id not in paid],
+        [(each.passed, BROKE) for each in tries if each.attempt_id not in paid],
     )
 
 

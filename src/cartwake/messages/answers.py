@@ -128,8 +128,7 @@ def fold_receipts(message: InFlight, reports: Sequence[StatusReport], refund_on:
 def _apply_report(move: Move, report: StatusReport, refund_on: Collection[str]) -> Move:
     if move.state in (S.SENDING, S.UNKNOWN):
         move = replace(move, state=S.ACCEPTED, sid=report.sid, accepted=True)
-    if move.state in (S.REJECTED, S.NOT_ACCEPTED, S.UNRESOLVED) or move.state not in TRANSITIONS:
-        return move
+    # Somebody who wants no texts is heard whatever became of this one.
     opted_out = report.status is MessageStatus.UNSUBSCRIBED
     error = classify(report.error_code, 200) if report.error_code else None
     suppression = Suppression.CARRIER_OPT_OUT if opted_out else SUPPRESSIONS.get(error) if error else None

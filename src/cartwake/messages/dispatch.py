@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cartwake.carriers.protocol import Carrier, OutboundText, SendResult, Throttled
@@ -85,7 +85,8 @@ async def _send(carrier: Carrier, clock: Clock, attempt: Attempt) -> SendResult:
     now = clock.now()
     if now > attempt.start_by or now >= attempt.send_until:
         return NOT_STARTED
-    return await carrier.send(attempt.text)
+    # Counted anew, so that however late the call is, delivery ends with the window.
+    return await carrier.send(replace(attempt.text, validity_s=validity_s(now, attempt.send_until)))
 
 
 def _sift(
@@ -104,8 +105,7 @@ def _attempt(granted: Granted, moment: Moment, clock: Clock) -> Attempt:
         sender=passed.sender.address,
         to=open_phone(moment.vault, session.phone_sealed),
         body=passed.text.body,
-        # Counted from the latest start, so that however late the call is, delivery ends with the window.
-        validity_s=validity_s(moment.now + clock.machine(START_WITHIN_S), passed.opening.closes_at),
+        validity_s=validity_s(moment.now, passed.opening.closes_at),
     )
     return Attempt(
         passed.facts.message,

@@ -83,10 +83,13 @@ def cart_gate(facts: Facts) -> Verdict | None:
         return _drop(Gate.CART, "completed")
     if session.state == SessionState.EXPIRED or session.stale_at <= now:
         return _drop(Gate.CART, "stale")
+    delay = timedelta(seconds=facts.config.text_delay_s)
     if session.state == SessionState.PAYMENT_PENDING:
-        return _hold(Gate.CART, "payment_pending", max(session.payment_until or now, now + LOOK_AGAIN))
+        # One that failed this very moment would make the text due a full delay later: soon enough to look.
+        until = min(session.payment_until or now, now + delay)
+        return _hold(Gate.CART, "payment_pending", max(until, now + LOOK_AGAIN))
     # A shopper who came back and left again is texted the full delay after leaving again.
-    ripe_at = session.last_activity_at + timedelta(seconds=facts.config.text_delay_s)
+    ripe_at = session.last_activity_at + delay
     if ripe_at > now:
         return _hold(Gate.CART, "active_again", ripe_at)
     return None

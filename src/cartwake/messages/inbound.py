@@ -33,10 +33,10 @@ async def apply_inbound(conn: Connection, moment: Moment, events: Sequence[Carri
         # One by one: a person who writes STOP and then START means the last.
         if shop and meaning is Intent.STOP:
             change = _change(moment.vault, shop, event.payload)
-            await suppress(conn, moment, Channel.INBOUND_TEXT, Suppression.STOP, [change])
+            await suppress(conn, moment, Channel.INBOUND_TEXT, Suppression.STOP, [change], said_at=event.received_at)
         elif shop and meaning is Intent.START:
             change = _change(moment.vault, shop, event.payload)
-            if await lift(conn, moment, Channel.INBOUND_TEXT, [change]):
+            if await lift(conn, moment, Channel.INBOUND_TEXT, [change], said_at=event.received_at):
                 await ask_again_for_phone(conn, moment.now, shop, change.phone_hash)
     return outcomes
 

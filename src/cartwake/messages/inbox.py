@@ -31,6 +31,7 @@ class CarrierEvent:
     event_id: UUID
     kind: str
     payload: dict[str, Any]
+    received_at: datetime
 
 
 async def store_events(conn: Connection, moment: Moment, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
@@ -49,10 +50,7 @@ async def store_events(conn: Connection, moment: Moment, events: Sequence[tuple[
 
 async def claim_events(conn: Connection, vault: Vault, limit: int) -> list[CarrierEvent]:
     """Stored events nobody has worked off, oldest first, locked until commit; other workers pass them over."""
-    return [
-        CarrierEvent(found["event_id"], found["kind"], json.loads(vault.open(bytes(found["payload_sealed"]), SEAL)))
-        for found in await rows(conn, store.CLAIM_EVENTS, {"limit": limit})
-    ]
+    return [_opened(vault, found) for found in await rows(conn, store.CLAIM_EVENTS, {"limit": limit})]
 
 
 async def finish_events(conn: Connection, moment: Moment, outcomes: dict[UUID, str]) -> None:
@@ -64,3 +62,8 @@ async def finish_events(conn: Connection, moment: Moment, outcomes: dict[UUID, s
 async def set_oldest_aside(conn: Connection, now: datetime) -> int:
     """Mark the oldest waiting event as one that could not be applied, and keep it. Returns how many (0 or 1)."""
     return len(await rows(conn, store.SET_OLDEST_ASIDE, {"now": now}))
+
+
+def _opened(vault: Vault, found: dict[str, Any]) -> CarrierEvent:
+    payload = json.loads(vault.open(bytes(found["payload_sealed"]), SEAL))
+    return CarrierEvent(found["event_id"], found["kind"], payload, found["received_at"])
