@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
 
 from cartwake.carriers.sandbox import options_for, run
 from cartwake.kit.clock import open_clock
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--sent-after-ms", type=int, default=options.sent_after_ms)
     parser.add_argument("--delivered-after-ms", type=int, default=options.delivered_after_ms)
     parser.add_argument("--texts-max", type=int, default=options.texts_max)
+    parser.add_argument("--journal", type=Path, help="remember everything in this file, whatever ends the process")
     chosen = vars(parser.parse_args())
     host, port = chosen.pop("host"), chosen.pop("port")
     print(f"Carrier sandbox on http://{host}:{port}", flush=True)

@@ -72,6 +72,7 @@ class ControlApi:
         if not is_phone(reply.sender) or to is None or not is_phone(to):
             return _bad("`from` must be a phone, and `to` (or who texted it last) a number that can receive texts")
         text = self._state.add(to=to, sender=reply.sender, body=reply.body, status="received", inbound=True)
+        self._state.note_text(text)
         self._state.apply_keyword(to, reply.sender, reply.body)
         url = self._inbound_url(to)
         http_status = await self._webhooks.post(url, self._inbound_fields(text)) if url else None
@@ -82,7 +83,8 @@ class ControlApi:
         phone = request.match_info["phone"]
         if not is_phone(phone):
             return _bad("the recipient must be a phone number like +37061234567")
-        self._state.recipients[phone] = recipient = Recipient.model_validate(await _json(request))
+        recipient = Recipient.model_validate(await _json(request))
+        self._state.script(phone, recipient)
         return resources.answer(recipient.model_dump())
 
     async def faults(self, request: web.Request) -> web.Response:
@@ -91,7 +93,7 @@ class ControlApi:
 
     async def set_faults(self, request: web.Request) -> web.Response:
         """Replace them all; what is not named goes back to its default."""
-        self._state.faults = Faults.model_validate(await _json(request))
+        self._state.go_wrong(Faults.model_validate(await _json(request)))
         return await self.faults(request)
 
     async def counts(self, request: web.Request) -> web.Response:

@@ -94,6 +94,7 @@ class Courier:
         text.status, text.error_code, text.updated_at = step.status, step.error_code, now
         if step.status == "sent":
             text.sent_at = now
+        self._state.note_status(text)
 
     async def _report(self, text: Text, step: Step) -> None:
         faults, key = self._state.faults, f"{text.key}|{step.status}"
@@ -111,7 +112,8 @@ class Courier:
             await asyncio.sleep(after_s)
         assert text.status_callback is not None
         http_status = await self._webhooks.post(text.status_callback, self._fields(text, step))
-        text.callbacks.append(Callback(step.status, step.error_code, self._state.clock.now(), http_status))
+        callback = Callback(step.status, step.error_code, self._state.clock.now(), http_status)
+        self._state.note_callback(text, callback)
 
     def _fields(self, text: Text, step: Step) -> dict[str, str]:
         fields = {

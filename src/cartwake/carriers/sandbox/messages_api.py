@@ -107,7 +107,7 @@ class MessagesApi:
         text.service_sid = service
         text.status_callback = form.get("StatusCallback") or None
         text.validity_s = int(form.get("ValidityPeriod", text.validity_s))
-        self._state.accepted += 1
+        self._state.note_text(text)
         return text
 
     def _matching(self, query: Mapping[str, str]) -> Iterator[Text]:

@@ -7,7 +7,7 @@ import base64
 import contextlib
 import gc
 import hmac
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 from aiohttp import web
@@ -23,6 +23,7 @@ from cartwake.carriers.sandbox.state import Options, State
 from cartwake.carriers.webhooks import INBOUND_PATH
 from cartwake.kit.clock import Clock, SystemClock
 from cartwake.kit.config import Settings
+from cartwake.kit.loop import loop_factory
 
 LOOPBACK = "127.0.0.1"
 
@@ -46,7 +47,9 @@ class Sandbox:
         self.url = ""
 
     async def start(self, host: str = LOOPBACK, port: int = 0) -> None:
-        """Listen; port 0 takes any free one. `url` then says where."""
+        """Listen; port 0 takes any free one. `url` then says where. Texts that a journal knows go on their way."""
+        for text in self.state.under_way():
+            self._courier.carry(text)
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port, backlog=1024).start()
         host, port = self._runner.addresses[0][:2]
@@ -61,6 +64,7 @@ class Sandbox:
         await self._courier.stop()
         await self._webhooks.close()
         await self._runner.cleanup()
+        self.state.close()
 
     def _application(self) -> web.Application:
         app = web.Application(middlewares=[_authentication(self.state.options), explain_bad_input])
@@ -113,7 +117,7 @@ def options_for(settings: Settings) -> Options:
 def run(host: str, port: int, options: Options, clock: Clock) -> None:
     """Serve until interrupted; blocks. For a process that does nothing else: it tunes the garbage collector."""
     gc.set_threshold(*GC_THRESHOLDS)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner, contextlib.suppress(KeyboardInterrupt):
+    with asyncio.Runner(loop_factory=loop_factory()) as runner, contextlib.suppress(KeyboardInterrupt):
         runner.run(_serve(host, port, options, clock))
 
 
@@ -124,11 +128,3 @@ async def _serve(host: str, port: int, options: Options, clock: Clock) -> None:
         await asyncio.Event().wait()
     finally:
         await sandbox.stop()
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # not on every platform
-        return None
-    return uvloop.new_event_loop

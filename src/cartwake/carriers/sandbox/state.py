@@ -1,19 +1,24 @@
-"""All that the sandbox remembers, in memory: texts, numbers, STOP lists, scripted recipients, faults."""
+"""All that the sandbox remembers: texts, numbers, STOP lists, scripted recipients, faults.
+
+In memory, and with a journal also beyond the end of the process, save the numbers.
+"""
 
 from __future__ import annotations
 
 import re
 import secrets
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from cartwake.carriers.sandbox.encoding import segments
 from cartwake.carriers.sandbox.faults import Faults
+from cartwake.carriers.sandbox.journal import Journal
 from cartwake.kit.clock import Clock
 
 # Whole body, any case: Twilio's default keywords. "Stop please" is for Cartwake to understand.
@@ -32,6 +37,7 @@ class Options:
     delivered_after_ms: int = 250
     texts_max: int = 1_000_000  # the oldest are forgotten (about 1.3 kB each)
     webhook_concurrency: int = 64
+    journal: Path | None = None  # a file that remembers when this process is killed
 
 
 class Recipient(BaseModel):
@@ -85,6 +91,11 @@ class Text:
         return 0 if self.service_sid and self.sent_at is None else segments(self.body)
 
 
+# How a text and a callback are written into the journal.
+TEXT, CALLBACK = TypeAdapter(Text), TypeAdapter(Callback)
+FINAL = frozenset({"delivered", "undelivered", "failed", "unsubscribed", "received"})
+
+
 @dataclass(slots=True)
 class Number:
     """A phone number that was bought here."""
@@ -115,10 +126,21 @@ class State:
     def __init__(self, options: Options, clock: Clock) -> None:
         self.options = options
         self.clock = clock
-        self.reset()
+        self._journal = Journal(options.journal)
+        self._forget()
+        for kind, facts in self._journal.lines():
+            self._recall(kind, facts)
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Forget everything, in the journal too."""
+        self._journal.clear()
+        self._forget()
+
+    def close(self) -> None:
+        """Close the journal."""
+        self._journal.close()
+
+    def _forget(self) -> None:
         self.texts: OrderedDict[str, Text] = OrderedDict()
         self.numbers: dict[str, Number] = {}
         self.recipients: dict[str, Recipient] = {}
@@ -129,16 +151,40 @@ class State:
         self._seq = 0
 
     def add(self, *, to: str, sender: str | None, body: str, status: str, inbound: bool = False) -> Text:
-        """Remember a new text, and forget the oldest when there are too many."""
+        """Make a new text and remember it. Once it is complete, `note_text` has to follow."""
         now = self.clock.now()
-        self._seq += 1
-        text = Text(self._seq, new_sid("SM"), to, sender, body, status, now, now, inbound)
-        self.texts[text.sid] = text
-        for party in _parties(text):
-            self._by_party.setdefault(party, deque()).append(text)
-        if len(self.texts) > self.options.texts_max:
-            self._forget_oldest()
+        text = Text(self._seq + 1, new_sid("SM"), to, sender, body, status, now, now, inbound)
+        self._remember(text)
         return text
+
+    def note_text(self, text: Text) -> None:
+        """The text is as it will be answered: from now on it outlives this process."""
+        self._journal.note("text", TEXT.dump_python(text, mode="json"))
+
+    def note_status(self, text: Text) -> None:
+        """The text's status has changed."""
+        at = text.updated_at.isoformat()
+        facts = {"sid": text.sid, "status": text.status, "error_code": text.error_code, "at": at}
+        self._journal.note("status", facts)
+
+    def note_callback(self, text: Text, callback: Callback) -> None:
+        """Our web was told about the text, or not."""
+        text.callbacks.append(callback)
+        self._journal.note("callback", {"sid": text.sid} | CALLBACK.dump_python(callback, mode="json"))
+
+    def script(self, phone: str, recipient: Recipient) -> None:
+        """Decide what becomes of later texts to one phone."""
+        self.recipients[phone] = recipient
+        self._journal.note("recipient", {"phone": phone} | recipient.model_dump())
+
+    def go_wrong(self, faults: Faults) -> None:
+        """What goes wrong from now on."""
+        self.faults = faults
+        self._journal.note("faults", faults.model_dump())
+
+    def under_way(self) -> list[Text]:
+        """Accepted texts that have not reached their end."""
+        return [text for text in self.texts.values() if text.status not in FINAL]
 
     def newest_first(self, to: str | None, sender: str | None) -> Iterable[Text]:
         """Texts with that recipient and sender (None: any), newest first."""
@@ -162,6 +208,31 @@ class State:
         elif word in START_WORDS:
             self.stopped.discard((sender, recipient))
 
+    def _remember(self, text: Text) -> None:
+        """Keep a text, and forget the oldest when there are too many."""
+        self._seq = text.seq
+        self.accepted += not text.inbound
+        self.texts[text.sid] = text
+        for party in _parties(text):
+            self._by_party.setdefault(party, deque()).append(text)
+        if len(self.texts) > self.options.texts_max:
+            self._forget_oldest()
+
+    def _recall(self, kind: str, facts: dict[str, Any]) -> None:
+        """One line of the journal, in the order in which they were written."""
+        if kind == "text":
+            text = TEXT.validate_python(facts)
+            self._remember(text)
+            if text.inbound and text.sender:
+                self.apply_keyword(text.to, text.sender, text.body)
+        elif kind == "recipient":
+            phone = facts.pop("phone")
+            self.recipients[phone] = Recipient.model_validate(facts)
+        elif kind == "faults":
+            self.faults = Faults.model_validate(facts)
+        elif known := self.texts.get(facts.pop("sid")):
+            _recall_life(known, kind, facts)
+
     def _forget_oldest(self) -> None:
         _, oldest = self.texts.popitem(last=False)
         for party in _parties(oldest):
@@ -169,6 +240,17 @@ class State:
             texts.popleft()
             if not texts:
                 del self._by_party[party]
+
+
+def _recall_life(text: Text, kind: str, facts: Mapping[str, Any]) -> None:
+    """What became of a text, by its journal."""
+    if kind == "callback":
+        text.callbacks.append(CALLBACK.validate_python(facts))
+        return
+    text.status, text.error_code = facts["status"], facts["error_code"]
+    text.updated_at = datetime.fromisoformat(facts["at"])
+    if text.status == "sent":
+        text.sent_at = text.updated_at
 
 
 def _parties(text: Text) -> set[str]:
