@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt bench fast slow lock clean
+.PHONY: help setup demo test check fmt bench fast slow mutants lock clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -27,6 +27,9 @@ fast: $(READY)  ## The tests that take about a minute.
 
 slow: $(READY) .chromium  ## The tests that start whole deployments, and those in a real browser.
 	$(BIN)/pytest -m slow $(ARGS)
+
+mutants: $(READY)  ## Break each guarded line in a copy of the source; some test must fail for each.
+	cd tests && ../$(BIN)/python -m mutants $(ARGS)
 
 fmt: $(READY)  ## Format the code and mend what lint can mend.
 	$(BIN)/ruff format .

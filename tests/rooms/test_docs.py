@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from cartwake.invariants import INVARIANTS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -35,3 +38,20 @@ def test_every_decision_is_listed() -> None:
     for decision in (ROOT / "docs" / "decisions").glob("0*.md"):
         assert decision.name in listed
         assert len(decision.read_text().splitlines()) <= 40, f"{decision.name} is too long to quote"
+
+
+def test_the_guarantees_name_every_mutant_and_every_test_that_exists() -> None:
+    page = (ROOT / "docs" / "guarantees.md").read_text()
+    mutants = tomllib.loads((ROOT / "tests" / "mutants" / "table.toml").read_text())
+    for name, mutant in mutants.items():
+        assert f"`{name}`" in page, f"docs/guarantees.md does not name the mutant {name}"
+        text = (ROOT / "src" / "cartwake" / mutant["file"]).read_text()
+        assert mutant["old"] in text, f"the line of {name} has changed: tests/mutants/table.toml"
+    tests = {file.name for file in (ROOT / "tests").rglob("test_*.py")}
+    assert set(re.findall(r"`(test_\w+\.py)`", page)) <= tests
+
+
+def test_the_guarantees_name_every_invariant() -> None:
+    page = (ROOT / "docs" / "guarantees.md").read_text()
+    named = {name for name, _, _ in INVARIANTS} - {"queues_wake_in_time"}  # that nothing is forgotten is no guarantee
+    assert {name for name in named if f"`{name}`" not in page} == set()
