@@ -10,7 +10,10 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from cartwake.carriers.sandbox import options_for, run
+from cartwake.carriers.sandbox.faults import Faults
 from cartwake.kit.clock import open_clock
 from cartwake.kit.config import load_settings
 
@@ -29,10 +32,22 @@ def main() -> None:
     parser.add_argument("--delivered-after-ms", type=int, default=options.delivered_after_ms)
     parser.add_argument("--texts-max", type=int, default=options.texts_max)
     parser.add_argument("--journal", type=Path, help="remember everything in this file, whatever ends the process")
+    parser.add_argument("--faults", type=_faults_in, help="JSON file of what goes wrong, as PUT /sandbox/faults takes")
     chosen = vars(parser.parse_args())
     host, port = chosen.pop("host"), chosen.pop("port")
     print(f"Carrier sandbox on http://{host}:{port}", flush=True)
     run(host, port, replace(options, **chosen), open_clock(settings.clock))
+
+
+def _faults_in(path: str) -> Faults:
+    """The faults in a file; a mistake in it becomes a line that says where."""
+    try:
+        return Faults.model_validate_json(Path(path).read_bytes())
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path}: {error.strerror}") from None
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        raise argparse.ArgumentTypeError(f"{path}: {problems}") from None
 
 
 if __name__ == "__main__":

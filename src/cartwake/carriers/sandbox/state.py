@@ -37,6 +37,7 @@ class Options:
     delivered_after_ms: int = 250
     texts_max: int = 1_000_000  # the oldest are forgotten (about 1.3 kB each)
     webhook_concurrency: int = 64
+    faults: Faults | None = None  # what goes wrong from the start; the control API may change it
     journal: Path | None = None  # a file that remembers when this process is killed
 
 
@@ -145,7 +146,7 @@ class State:
         self.numbers: dict[str, Number] = {}
         self.recipients: dict[str, Recipient] = {}
         self.stopped: set[tuple[str, str]] = set()  # (sender or messaging service, recipient)
-        self.faults = Faults()
+        self.faults = self.options.faults or Faults()
         self.accepted = 0
         self._by_party: dict[str, deque[Text]] = {}
         self._seq = 0
