@@ -6,6 +6,7 @@ from __future__ import annotations
 PLATFORM_TABLES = {
     "alembic_version",
     "carrier_events",
+    "deployment_home",
     "deployment_switches",
     "operator_keys",
     "periodic_tasks",

@@ -114,6 +114,22 @@ async def test_seven_carts_and_a_cap_of_three_drain_in_three_cycles(deployment: 
     )
 
 
+async def test_what_becomes_due_within_a_cycle_gets_what_the_cycle_has_left(deployment: Deployment) -> None:
+    shop = await deployment.shop(cycle_cap=3)
+    for number in range(2):
+        await leave_cart(shop, f"cart-{number}", phone=phone(number))
+    deployment.clock.advance(minutes=2)
+    for number in range(2, 4):
+        await leave_cart(shop, f"cart-{number}", phone=phone(number))
+    await deployment.jump(minutes=40)
+    await deployment.jump(minutes=3)
+    assert (await states(shop)).count("delivered") == 2
+    await deployment.jump(minutes=2)
+    assert (await states(shop)).count("delivered") == 3
+    await deployment.jump(minutes=3)
+    assert (await states(shop)).count("delivered") == 4
+
+
 async def test_texts_that_are_held_or_dropped_do_not_count_against_the_cycle(deployment: Deployment) -> None:
     shop = await deployment.shop(cycle_cap=2)
     for number in range(4):

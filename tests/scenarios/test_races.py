@@ -26,7 +26,7 @@ from cartwake.messages.inbound import apply_inbound
 from cartwake.messages.inbox import claim_events, finish_events
 from cartwake.tenants.model import SmsConfig
 from cartwake.tenants.scope import tenant_transaction
-from cartwake.worker import dispatch_once, work_off_events
+from cartwake.worker import dispatch_once, record, work_off_events
 from deployment import Deployment, Json, leave_cart, phone
 from world import RUTA, UNTICKED, MerchantClient, ShopClient
 
@@ -88,9 +88,10 @@ async def test_two_workers_want_the_same_single_text(deployment: Deployment) -> 
     shop = await deployment.shop()
     async with deployment.another_process() as second:
         for round_number in range(10):
-            await due_carts(deployment, [(shop, phone(round_number))])
+            (cart,) = await due_carts(deployment, [(shop, phone(round_number))])
             claims = await asyncio.gather(dispatch_once(deployment.runtime), dispatch_once(second))
             assert sorted(len(claim.attempts) for claim in claims) == [0, 1]
+            assert len(await deployment.trace(shop, cart)) == 2, "scheduled, and sent: it was decided about once"
             await deployment.send([attempt for claim in claims for attempt in claim.attempts])
             await deployment.settle()
     assert deployment.sandbox.state.accepted == 10 and await texts_sent_twice(deployment) == []
@@ -247,6 +248,21 @@ async def test_a_change_that_comes_while_the_worker_claims_waits_for_it(deployme
     await deployment.send(claimed.attempts)
     await deployment.settle()
     assert await state_of(deployment, shop, "cart-1") == "delivered"
+
+
+@pytest.mark.parametrize(("seconds", "sent"), [(30, 1), (31, 0)])
+async def test_a_worker_that_dozes_off_does_not_send_what_it_claimed_too_long_ago(
+    deployment: Deployment, seconds: int, sent: int
+) -> None:
+    """Consent was asked for at the claim; what has not begun half a minute later is asked about again."""
+    shop = await due_cart(deployment)
+    attempts = (await dispatch_once(deployment.runtime)).attempts
+    deployment.clock.advance(seconds=seconds)
+    await withdraw_by_api(shop, "cart-1", RUTA)
+    await record(deployment.runtime, await deployment.send(attempts))
+    await deployment.jump(minutes=1)
+    assert len(await deployment.phone_shows(RUTA)) == sent
+    assert (await deployment.trace(shop))[-1] == ("carrier send accepted" if sent else "consent drop consent_withdrawn")
 
 
 # --- STOP and START ----------------------------------------------------------------------------------

@@ -8,12 +8,14 @@ from datetime import timedelta
 
 import pytest
 
+from cartwake.carriers.protocol import Carrier
 from cartwake.carts.abandonment import ask_again
 from cartwake.carts.model import Refusal
 from cartwake.credits.balance import adjust
 from cartwake.kit.db import ENGINE, OPERATOR
+from cartwake.kit.runtime import Runtime
 from cartwake.messages import schedule
-from cartwake.scheduler import run_due, scan_abandoned
+from cartwake.scheduler import Task, run_due, scan_abandoned
 from deployment import Deployment, leave_cart, phone
 from world import RUTA, TICKED, UNTICKED, ShopClient
 
@@ -249,6 +251,20 @@ async def test_two_schedulers_at_once_schedule_each_cart_once(deployment: Deploy
     assert counts == {"messages": 80, "emails": 80, "decisions": 80}
 
 
+async def test_two_schedulers_at_once_run_each_task_once(deployment: Deployment) -> None:
+    runs = []
+
+    async def count(_runtime: Runtime, _carrier: Carrier) -> None:
+        runs.append(deployment.clock.now())
+
+    tasks = [Task("abandonment_scan", "*/5 * * * *", count), Task("invariants", "0 * * * *", count)]
+    async with deployment.another_process() as second:
+        for _ in range(3):
+            await asyncio.gather(*(run_due(each, deployment.carrier, tasks) for each in (deployment.runtime, second)))
+            deployment.clock.advance(minutes=5)
+    assert len(runs) == 3 + 1
+
+
 async def test_a_second_abandonment_of_a_cart_is_no_second_text(deployment: Deployment) -> None:
     shop = await deployment.shop()
     await leave_cart(shop)
@@ -284,6 +300,8 @@ async def test_credits_that_arrive_while_the_scan_asks_are_not_missed(deployment
     async with deployment.runtime.db.transaction(OPERATOR) as conn:  # a purchase that has not committed yet
         await ask_again(conn, now, organization_id, [Refusal.INSUFFICIENT_CREDITS])
         await adjust(conn, now, organization_id, 10)
-        await scan_abandoned(deployment.runtime, deployment.carrier)
+        scan = asyncio.create_task(scan_abandoned(deployment.runtime, deployment.carrier))
+        await deployment.waits_for_a_lock_or_ends(scan)
+    await scan
     await deployment.jump(minutes=15)
     assert (await deployment.trace(shop))[-3:] == [SCHEDULED, SENT, ACCEPTED]

@@ -7,7 +7,7 @@ no idempotency keys (Twilio error 20500), so a text whose fate is unknown is ask
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -124,6 +124,29 @@ class CannotAsk:
     """The carrier could not be asked just now."""
 
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ListedText:
+    """One text in a carrier's own record, in either direction."""
+
+    sid: str
+    sender: str
+    to: str
+    body: str
+    created_at: datetime
+    inbound: bool
+
+
+class KeepsRecord(Protocol):
+    """A carrier that can say what it took. Needed after a restore, and for nothing else."""
+
+    def history(self, since: datetime) -> AsyncIterator[ListedText]:
+        """Every text taken or received since then, newest first. Raises `CarrierError` when it cannot be asked."""
+
+
+class CarrierError(Exception):
+    """The carrier could not be asked; the message says why."""
 
 
 class Carrier(Protocol):

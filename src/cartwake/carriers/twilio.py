@@ -7,7 +7,7 @@ not a clear yes or no is `Unknown`, to be asked about and never repeated.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -24,9 +24,11 @@ from cartwake.carriers.protocol import (
     Absent,
     Accepted,
     CannotAsk,
+    CarrierError,
     ErrorClass,
     Found,
     InboundText,
+    ListedText,
     MessageStatus,
     OutboundText,
     Rejected,
@@ -50,6 +52,7 @@ CALLBACK_OVERRIDES = "#rc=5&rp=all"
 # `find` reads at most this much before it admits that it cannot tell.
 FIND_PAGE_SIZE = 100
 FIND_PAGES_MAX = 20
+HISTORY_PAGE_SIZE = 1000  # the most that Twilio gives at once
 
 # Twilio's dates have whole seconds and its clock is not ours. Wider is safe: two texts to one phone
 # with the same body are a day apart at least.
@@ -124,6 +127,19 @@ class TwilioCarrier:
             return CannotAsk(_why(error))
         return CannotAsk("more texts between these two numbers than can be searched")
 
+    async def history(self, since: datetime) -> AsyncIterator[ListedText]:
+        """Every text of the account since then, newest first, a page at a time. Raises `CarrierError`."""
+        try:
+            page: Page | None = await self._messages.page_async(page_size=HISTORY_PAGE_SIZE)
+            while page is not None:
+                for record in page:
+                    if record.date_created is not None and record.date_created < since - CLOCK_TOLERANCE:
+                        return
+                    yield _listed(record)
+                page = await page.next_page_async()
+        except (TwilioException, OSError, TimeoutError) as error:
+            raise CarrierError(_why(error)) from None
+
     def verify(self, url: str, body: bytes, headers: Mapping[str, str]) -> bool:
         """Whether the account's auth token signed this webhook (SDK's validator; with or without the port)."""
         signatures = [value for name, value in headers.items() if name.lower() == "x-twilio-signature"]
@@ -180,6 +196,17 @@ def _is_same(record: Any, text: OutboundText, earliest: datetime) -> bool:
         (record.to, record.from_) == (text.to, text.sender)
         and record.body in (text.body, "", None)
         and (record.date_created is None or record.date_created >= earliest)
+    )
+
+
+def _listed(record: Any) -> ListedText:
+    return ListedText(
+        sid=record.sid,
+        sender=record.from_ or "",
+        to=record.to or "",
+        body=record.body or "",
+        created_at=record.date_created,
+        inbound=record.direction == "inbound",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cartwake.cli import looking, operator, processes
+from cartwake.cli import looking, operator, processes, recovery
 from cartwake.cli.plumbing import fail
 from cartwake.kit.config import ConfigError
 from cartwake.kit.errors import CartwakeError
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 app.add_typer(processes.app)
 app.add_typer(looking.app)
+app.add_typer(recovery.app)
 app.add_typer(operator.org_app, name="org")
 app.add_typer(operator.shop_app, name="shop")
 app.add_typer(operator.key_app, name="key")

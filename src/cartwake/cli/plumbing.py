@@ -13,12 +13,16 @@ from typing import Any, NoReturn
 
 import typer
 
+from cartwake.kit.clock import open_clock
 from cartwake.kit.config import Settings, load_settings
 from cartwake.kit.db import OPERATOR, Connection, Database
 from cartwake.kit.logs import configure_logs
 from cartwake.kit.loop import run
 from cartwake.kit.runtime import Runtime, open_runtime, vault_of
-from cartwake.kit.schema import NotReadyError, check_ready
+from cartwake.kit.schema import NotReadyError, check_ready, pause_if_moved
+
+# A process that is to stay waits so long for a database that restarts: whoever supervises it may lose patience sooner.
+PATIENCE_S = 60.0
 
 
 def settings_and_logs() -> Settings:
@@ -43,11 +47,16 @@ def database(settings: Settings) -> Iterator[str]:
 
 
 @contextmanager
-def ready_database(settings: Settings) -> Iterator[str]:
+def ready_database(settings: Settings, patience_s: float = 0) -> Iterator[str]:
     """As `database`, once it is known to answer and to have this version's schema."""
     with database(settings) as url:
         try:
-            check_ready(Database(url, vault_of(settings)))
+            at_hand = Database(url, vault_of(settings))
+            check_ready(at_hand, patience_s)
+            if pause_if_moved(at_hand, open_clock(settings.clock).now()):
+                typer.echo(
+                    "This database was restored from a backup, so sending is paused. See: cartwake recover", err=True
+                )
         except NotReadyError as error:
             fail(str(error))
         yield url
@@ -64,14 +73,14 @@ async def carrier_of(settings: Settings) -> AsyncIterator[Any]:
         await carrier.close()
 
 
-def run_with(work: Callable[[Runtime], Awaitable[int]]) -> int:
+def run_with(work: Callable[[Runtime], Awaitable[int]], patience_s: float = 0) -> int:
     settings = settings_and_logs()
 
     async def go(url: str) -> int:
         async with open_runtime(settings, url) as runtime:
             return await work(runtime)
 
-    with ready_database(settings) as url:
+    with ready_database(settings, patience_s) as url:
         return run(go(url))
 
 
@@ -98,7 +107,7 @@ def run_until_signal(work: Callable[[Runtime, asyncio.Event], Awaitable[None]]) 
         return 0
 
     with contextlib.suppress(KeyboardInterrupt):
-        run_with(go)
+        run_with(go, PATIENCE_S)
 
 
 def fail(message: str, status: int = 1) -> NoReturn:

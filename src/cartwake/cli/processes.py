@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cartwake.cli.plumbing import carrier_of, database, ready_database, run_until_signal, settings_and_logs
+from cartwake.cli.plumbing import PATIENCE_S, carrier_of, database, ready_database, run_until_signal, settings_and_logs
 from cartwake.kit.runtime import Runtime, vault_of
 
 app = typer.Typer()
@@ -43,7 +43,7 @@ def serve() -> None:
     from cartwake.web.server import run as run_web
 
     settings = settings_and_logs()
-    with ready_database(settings) as url:
+    with ready_database(settings, PATIENCE_S) as url:
         run_web(settings, url)
 
 

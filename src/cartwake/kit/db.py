@@ -47,14 +47,14 @@ class Database:
         `prepare`: whether statements are prepared; not every transaction pooler can carry them.
         """
         self._prepare = prepare
-        self._url = url
+        self.url = url
         self._vault = vault
         self._pool_size = pool_size
         self._pools: dict[Login, AsyncConnectionPool[Connection]] = {}
 
     def conninfo(self, login: Login) -> str:
         """The connection string of one login, for a connection outside the pool (LISTEN)."""
-        return make_conninfo(self._url, user=login, password=self._vault.password(login))
+        return make_conninfo(self.url, user=login, password=self._vault.password(login))
 
     @asynccontextmanager
     async def transaction(self, login: Login) -> AsyncIterator[Connection]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime
 from importlib.resources import files
 
 import psycopg
@@ -18,6 +20,13 @@ from cartwake.kit.db import LOGINS, WEB, Connection, Database, row
 MIGRATION_LOCK = 0x0CA27_3A4E
 CONNECT_TIMEOUT_S = 10
 
+# This server and this database are the deployment's home.
+SETTLE_HERE = """
+INSERT INTO deployment_home (system_identifier, database_oid)
+SELECT c.system_identifier, d.oid FROM pg_control_system() c, pg_database d WHERE d.datname = current_database()
+"""
+RETRY_PAUSE_S = 0.2
+
 
 def migrate(url: str, vault: Vault) -> None:
     """Run every migration that is missing, then set the passwords of the logins.
@@ -28,6 +37,7 @@ def migrate(url: str, vault: Vault) -> None:
     with psycopg.connect(url, autocommit=True) as guard:
         guard.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
         _run_migrations(url)
+        guard.execute(SETTLE_HERE + " ON CONFLICT (only_row) DO NOTHING")
         for login in LOGINS:
             guard.execute(
                 sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(
@@ -49,19 +59,29 @@ async def current_revision(conn: Connection) -> str | None:
     return found["version_num"] if found else None
 
 
+async def settle_here(conn: Connection) -> None:
+    """This server and this database are the deployment's home from now on. Operator login."""
+    await conn.execute(
+        SETTLE_HERE + " ON CONFLICT (only_row) DO UPDATE SET system_identifier = EXCLUDED.system_identifier,"
+        " database_oid = EXCLUDED.database_oid"
+    )
+
+
 class NotReadyError(Exception):
     """The database cannot be used as it is; the message says why and what to do."""
 
 
-def check_ready(db: Database) -> None:
+def check_ready(db: Database, patience_s: float = 0) -> None:
     """Raise `NotReadyError` unless the database answers our login and has this version's schema, or a newer one.
 
-    Newer is fine: while an upgrade rolls, old processes work on the new schema.
+    Newer is fine: while an upgrade rolls, old processes work on the new schema. A server that is away, because
+    it restarts or recovers from a crash, is waited for, `patience_s` at most; this blocks.
     """
+    deadline_s = time.monotonic() + patience_s
     try:
-        with psycopg.connect(db.conninfo(WEB), connect_timeout=CONNECT_TIMEOUT_S) as conn:
-            found = conn.execute("SELECT version_num FROM alembic_version").fetchone()
-    except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege):
+        while (found := _revision(db, deadline_s)) is None:
+            time.sleep(RETRY_PAUSE_S)
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.InsufficientPrivilege):
         raise NotReadyError("The database has no schema of Cartwake's yet. Run: cartwake migrate") from None
     except psycopg.OperationalError as error:
         raise NotReadyError(
@@ -69,9 +89,30 @@ def check_ready(db: Database) -> None:
             "If it was never migrated, or the secret keys have changed since, run: cartwake migrate"
         ) from None
     older = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    older.discard(expected_revision())
-    if found is None or found[0] in older:
+    if found in older - {expected_revision()} | {""}:
         raise NotReadyError("The database's schema is older than this version of Cartwake. Run: cartwake migrate")
+
+
+def pause_if_moved(db: Database, now: datetime) -> bool:
+    """Whether this database was restored from a backup, elsewhere than where it was made.
+
+    Its sending is then paused, for it does not know what went out since the backup; `cartwake recover` finds out.
+    """
+    with psycopg.connect(db.conninfo(WEB), connect_timeout=CONNECT_TIMEOUT_S) as conn:
+        return conn.execute("SELECT pause_moved_deployment(%s)", [now]).fetchone() == (True,)
+
+
+def _revision(db: Database, deadline_s: float) -> str | None:
+    """The schema's revision ("": none); None when the database may be on its way and there is time to wait for it."""
+    try:
+        with psycopg.connect(db.conninfo(WEB), connect_timeout=CONNECT_TIMEOUT_S) as conn:
+            found = conn.execute("SELECT version_num FROM alembic_version").fetchone()
+            return found[0] if found else ""
+    except psycopg.OperationalError as error:
+        # Waiting changes no password. (What failed to connect has no SQLSTATE, only words.)
+        if time.monotonic() > deadline_s or "authentication failed" in str(error):
+            raise
+        return None
 
 
 def _run_migrations(url: str) -> None:

@@ -137,6 +137,40 @@ WHERE (m.organization_id, m.shop_id, m.message_id) = (l.organization_id, l.shop_
 RETURNING m.message_id
 """
 
+# After a restore: every message that still waits, to be recognized by the link in its text. The whole set is
+# held in memory, some 100 bytes a message, while nothing is being sent.
+READ_WAITING = """
+SELECT organization_id, shop_id, message_id, session_id, step, due_at FROM sms_messages
+WHERE state IN ('scheduled', 'held')
+"""
+# After a restore: carts of these shops and phones for which the backup knows no message.
+READ_CARTS_OF_PHONES = """
+SELECT s.organization_id, s.shop_id, s.session_id, s.phone_hash
+FROM checkout_sessions s
+JOIN unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(phones)s::bytea[])
+  AS k (organization_id, shop_id, phone_hash) USING (organization_id, shop_id, phone_hash)
+WHERE NOT EXISTS (
+  SELECT FROM sms_messages m
+  WHERE (m.organization_id, m.shop_id, m.session_id) = (s.organization_id, s.shop_id, s.session_id)
+)
+"""
+# After a restore: these went out after the backup was taken. They are over; what they cost is in nobody's ledger.
+MARK_SENT_BEFORE_RESTORE = """
+UPDATE sms_messages m SET state = 'dropped', reason = 'sent_before_restore', carrier_sid = v.sid,
+  ended_at = %(now)s, updated_at = %(now)s
+FROM unnest(%(messages)s::uuid[], %(sids)s::text[]) AS v (message_id, sid)
+WHERE m.message_id = v.message_id AND m.state = ANY(%(from_states)s)
+RETURNING m.message_id
+"""
+REMEMBER_RECIPIENTS = """
+INSERT INTO recipient_texts AS r (phone_hash, message_id, texted_at)
+SELECT DISTINCT ON (phone_hash) phone_hash, message_id, at
+FROM unnest(%(phones)s::bytea[], %(messages)s::uuid[], %(ats)s::timestamptz[]) AS t (phone_hash, message_id, at)
+ORDER BY phone_hash, at DESC
+ON CONFLICT (phone_hash) DO UPDATE SET message_id = EXCLUDED.message_id, texted_at = EXCLUDED.texted_at
+WHERE r.texted_at < EXCLUDED.texted_at
+"""
+
 INSERT_EVENTS = """
 INSERT INTO carrier_events (event_id, kind, payload_sealed, received_at)
 SELECT event_id, kind, payload, %(now)s

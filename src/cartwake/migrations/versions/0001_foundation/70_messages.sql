@@ -104,4 +104,4 @@ GRANT INSERT ON sms_shop_queues TO cartwake_operator;
 GRANT SELECT, INSERT, UPDATE ON sms_messages, sms_shop_queues TO cartwake_engine;
 GRANT SELECT, INSERT ON sms_decisions TO cartwake_engine;
 GRANT SELECT, INSERT, UPDATE, DELETE ON recipient_texts TO cartwake_engine;
-GRANT SELECT, UPDATE ON carrier_events TO cartwake_engine;
+GRANT SELECT, INSERT, UPDATE ON carrier_events TO cartwake_engine;

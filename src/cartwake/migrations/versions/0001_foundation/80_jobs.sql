@@ -7,3 +7,27 @@ CREATE TABLE periodic_tasks (
   last_error   text
 );
 GRANT SELECT, INSERT, UPDATE ON periodic_tasks TO cartwake_engine;
+
+-- Where this database lives. A copy that was restored elsewhere finds another place here and starts paused: what
+-- was sent after the backup is not in it.
+CREATE TABLE deployment_home (
+  only_row          boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  system_identifier bigint NOT NULL,
+  database_oid      oid NOT NULL
+);
+GRANT SELECT ON deployment_home TO cartwake_operator;
+GRANT INSERT, UPDATE ON deployment_home TO cartwake_operator;
+
+CREATE FUNCTION pause_moved_deployment(moment timestamptz) RETURNS boolean
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+  INSERT INTO public.deployment_switches (name, thrown_at)
+  SELECT 'sending_paused', moment FROM public.deployment_home h, pg_control_system() c, pg_database d
+  WHERE d.datname = current_database() AND (h.system_identifier, h.database_oid) <> (c.system_identifier, d.oid)
+  ON CONFLICT (name) DO NOTHING;
+  SELECT EXISTS (
+    SELECT FROM public.deployment_home h, pg_control_system() c, pg_database d
+    WHERE d.datname = current_database() AND (h.system_identifier, h.database_oid) <> (c.system_identifier, d.oid)
+  )
+$$;
+GRANT SELECT ON deployment_home, deployment_switches TO cartwake_directory;
+GRANT INSERT ON deployment_switches TO cartwake_directory;

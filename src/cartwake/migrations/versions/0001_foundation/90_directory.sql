@@ -6,7 +6,8 @@ DECLARE
 BEGIN
   EXECUTE format('GRANT cartwake_directory TO %I', current_user);
   FOREACH f IN ARRAY ARRAY['find_api_key(bytea)', 'find_short_link(bytea)',
-                           'suppress_phone_everywhere(bytea, timestamptz)'] LOOP
+                           'suppress_phone_everywhere(bytea, timestamptz)',
+                           'pause_moved_deployment(timestamptz)'] LOOP
     EXECUTE format('ALTER FUNCTION %s OWNER TO cartwake_directory', f);
     EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO cartwake_web', f);

