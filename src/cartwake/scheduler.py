@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import psycopg
 import structlog
 
 from cartwake.carriers.protocol import Carrier
 from cartwake.carts.abandonment import ask_again, expire_stale, time_out_payments
 from cartwake.carts.model import Refusal
-from cartwake.credits.refills import refill
+from cartwake.credits.refills import due_for_refill, refill
 from cartwake.invariants import broken_invariants
 from cartwake.jobs import periodic
 from cartwake.jobs.trigger import Wake, announce
@@ -67,11 +69,12 @@ async def refill_plans(runtime: Runtime, _carrier: Carrier) -> None:
     for first in range(0, len(plans), REFILL_BATCH):
         async with runtime.db.transaction(ENGINE) as conn:
             now = runtime.clock.now()
-            refilled = await refill(conn, now, plans[first : first + REFILL_BATCH])
-        # In a transaction of its own: dispatch locks sessions before balances, not after.
-        async with runtime.db.transaction(ENGINE) as conn:
-            for organization_id in refilled:
+            due = await due_for_refill(conn, now, plans[first : first + REFILL_BATCH])
+            # Before the refill, because dispatch too locks carts before balances; and in its transaction, or
+            # nobody would ask again after a crash between the two.
+            for organization_id, _ in sorted(due):
                 await ask_again(conn, now, organization_id, [Refusal.INSUFFICIENT_CREDITS])
+            await refill(conn, now, due)
 
 
 async def resolve_unknown(runtime: Runtime, carrier: Carrier) -> None:
@@ -112,17 +115,23 @@ TASKS: tuple[Task, ...] = (
 
 async def run_scheduler(runtime: Runtime, carrier: Carrier, stop: asyncio.Event, tasks: Sequence[Task] = TASKS) -> None:
     """Run what is due until `stop` is set. Any number of schedulers may run."""
-    names = [task.name for task in tasks]
-    async with runtime.db.transaction(ENGINE) as conn:
-        await periodic.enrol(conn, runtime.clock.now(), names)
+    enrolled = False
     while not stop.is_set():
         try:
+            if not enrolled:
+                await _enrol(runtime, tasks)
+                enrolled = True
             next_at = await run_due(runtime, carrier, tasks)
         except Exception:
             log.exception("scheduler.round_failed")
             next_at = None
         nap = runtime.clock.now() + runtime.clock.machine(NAP_S)
         await runtime.clock.sleep_until(min(nap, next_at or nap))
+
+
+async def _enrol(runtime: Runtime, tasks: Sequence[Task]) -> None:
+    async with runtime.db.transaction(ENGINE) as conn:
+        await periodic.enrol(conn, runtime.clock.now(), [task.name for task in tasks])
 
 
 async def run_due(runtime: Runtime, carrier: Carrier, tasks: Sequence[Task] = TASKS) -> datetime | None:
@@ -143,10 +152,22 @@ async def _run(runtime: Runtime, carrier: Carrier, task: Task) -> None:
         if not await periodic.claim(conn, runtime.clock.now(), task.name, task.cron, lease):
             return
     error = None
+    renewing = asyncio.create_task(_keep_lease(runtime, task.name))
     try:
         await task.run(runtime, carrier)
     except Exception as failure:
         error = type(failure).__name__
         log.exception("scheduler.task_failed", task=task.name)
+    finally:
+        renewing.cancel()
     async with runtime.db.transaction(ENGINE) as conn:
         await periodic.finish(conn, task.name, error)
+
+
+async def _keep_lease(runtime: Runtime, name: str) -> None:
+    """Renew a running task's lease, until cancelled. What fails once may succeed the next time."""
+    while True:
+        await asyncio.sleep(periodic.LEASE_S / 4)
+        with contextlib.suppress(psycopg.OperationalError):
+            async with runtime.db.transaction(ENGINE) as conn:
+                await periodic.renew(conn, runtime.clock.now(), name, runtime.clock.machine(periodic.LEASE_S))

@@ -11,6 +11,17 @@ from cartwake.credits.model import PLANS, SMS_ACCOUNT, Account, Change, EntryTyp
 from cartwake.kit.db import Connection
 
 
+async def due_for_refill(
+    conn: Connection, now: datetime, plans: Sequence[tuple[UUID, str]], *, account: Account = SMS_ACCOUNT
+) -> list[tuple[UUID, str]]:
+    """Those of some organizations, with their plans, that have this UTC month's credits still to come.
+
+    Unlocked, so that the hourly look does not hold up everybody's texts for nothing. `refill` asks again.
+    """
+    due = await _without_refilled(conn, _credits_of(plans), _month(now), account)
+    return [(org, plan) for org, plan in plans if org in due]
+
+
 async def refill(
     conn: Connection, now: datetime, plans: Sequence[tuple[UUID, str]], *, account: Account = SMS_ACCOUNT
 ) -> list[UUID]:
@@ -19,19 +30,24 @@ async def refill(
     `plans` is organizations with the names of their plans. Any number of schedulers may do this at once,
     as often as they like. The balances stay locked until the commit: hand over some hundreds at a time.
     """
-    month = now.astimezone(UTC).strftime("%Y-%m")
-    due = {org: PLANS[plan].monthly_credits for org, plan in plans if PLANS[plan].monthly_credits}
-    # Asked before the lock, so that the hourly run does not hold up every organization's texts for nothing.
-    due = await _without_refilled(conn, due, month, account)
+    month, due = _month(now), _credits_of(plans)
     if not due:
         return []
     await open_accounts(conn, now, due, account=account)
     heads = await lock_balances(conn, due, account=account)
-    # And asked again under it, because only this answer cannot change any more.
+    # Asked under the lock, because only this answer cannot change any more.
     due = await _without_refilled(conn, due, month, account)
     changes = [Change(org, EntryType.TIER_REFILL, credits, reference=month) for org, credits in due.items()]
     await post(conn, now, heads, changes, account=account)
     return list(due)
+
+
+def _month(now: datetime) -> str:
+    return now.astimezone(UTC).strftime("%Y-%m")
+
+
+def _credits_of(plans: Sequence[tuple[UUID, str]]) -> dict[UUID, int]:
+    return {org: PLANS[plan].monthly_credits for org, plan in plans if PLANS[plan].monthly_credits}
 
 
 async def _without_refilled(conn: Connection, due: dict[UUID, int], month: str, account: Account) -> dict[UUID, int]:

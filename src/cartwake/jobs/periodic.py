@@ -1,7 +1,7 @@
 """Periodic work: any number of schedulers, each task run by one of them at a time.
 
 A task's row says when it runs next. Claiming moves that time on, so a second scheduler finds nothing to
-do; a lease covers a scheduler that dies, whose task runs again at its next time.
+do; a lease, renewed while the task runs, covers a scheduler that dies: the task runs again at its next time.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from croniter import croniter
 
 from cartwake.kit.db import Connection, row, rows
 
-# A run that takes longer than this is taken for dead, and the next may start beside it.
-LEASE_S = 15 * 60.0
+# A run whose lease was not renewed for so long is taken for dead, and the next may start. Machine seconds.
+LEASE_S = 60.0
 
 ENROL = """
 INSERT INTO periodic_tasks (name, next_run_at) SELECT name, %(now)s FROM unnest(%(names)s::text[]) AS n (name)
@@ -24,6 +24,9 @@ CLAIM = """
 UPDATE periodic_tasks SET next_run_at = %(next_run_at)s, leased_until = %(leased_until)s, last_run_at = %(now)s
 WHERE name = %(name)s AND next_run_at <= %(now)s AND (leased_until IS NULL OR leased_until <= %(now)s)
 RETURNING name
+"""
+RENEW = """
+UPDATE periodic_tasks SET leased_until = %(leased_until)s WHERE name = %(name)s AND leased_until IS NOT NULL
 """
 FINISH = """
 UPDATE periodic_tasks SET leased_until = NULL, last_error = %(error)s WHERE name = %(name)s
@@ -42,6 +45,11 @@ async def claim(conn: Connection, now: datetime, name: str, cron: str, lease: ti
     """Whether this scheduler runs the task now. `cron` (UTC) says when it is due after that."""
     params = {"name": name, "now": now, "next_run_at": next_time(cron, now), "leased_until": now + lease}
     return await row(conn, CLAIM, params) is not None
+
+
+async def renew(conn: Connection, now: datetime, name: str, lease: timedelta) -> None:
+    """The run goes on."""
+    await conn.execute(RENEW, {"name": name, "leased_until": now + lease})
 
 
 async def finish(conn: Connection, name: str, error: str | None) -> None:
