@@ -46,18 +46,23 @@ SELECT organization_id, subject_id AS message_id, count(*) AS acceptances
 FROM sms_credit_reservations WHERE account = 'sms' AND state = 'confirmed'
 GROUP BY organization_id, subject_id HAVING count(*) > 1
 """
-# G4: when a text was claimed, the last word of that phone to that shop was yes.
+# G4: when a text was claimed, the last word of that phone to that shop was yes. One pass over both sides, for
+# the planner may have no statistics: a database that has just recovered has none, and asking anew for each
+# message then reads every consent for each.
 TEXTED_WITHOUT_CONSENT = """
-SELECT m.organization_id, m.shop_id, m.message_id, m.attempted_at, last.action
-FROM sms_messages m
-LEFT JOIN LATERAL (
-  SELECT e.action FROM consent_events e
-  JOIN consent_evidence v USING (organization_id, shop_id, event_id)
-  WHERE e.organization_id = m.organization_id AND e.shop_id = m.shop_id AND v.phone_hash = m.phone_hash
-    AND e.at < m.attempted_at
-  ORDER BY e.at DESC, e.event_id DESC LIMIT 1
-) AS last ON true
-WHERE m.attempt_id IS NOT NULL AND (last.action IS NULL OR last.action NOT IN ('granted', 'unsuppressed'))
+SELECT organization_id, shop_id, message_id, attempted_at, action FROM (
+  SELECT DISTINCT ON (m.organization_id, m.shop_id, m.message_id)
+    m.organization_id, m.shop_id, m.message_id, m.attempted_at, c.action
+  FROM sms_messages m
+  LEFT JOIN (
+    SELECT organization_id, shop_id, v.phone_hash, e.event_id, e.action, e.at
+    FROM consent_events e JOIN consent_evidence v USING (organization_id, shop_id, event_id)
+  ) AS c ON (c.organization_id, c.shop_id, c.phone_hash) = (m.organization_id, m.shop_id, m.phone_hash)
+    AND c.at < m.attempted_at
+  WHERE m.attempt_id IS NOT NULL
+  ORDER BY m.organization_id, m.shop_id, m.message_id, c.at DESC, c.event_id DESC
+) AS last
+WHERE action IS NULL OR action NOT IN ('granted', 'unsuppressed')
 """
 # G5: nothing was claimed at or after the end of the window that it was claimed for.
 CLAIMED_OUTSIDE_WINDOW = """

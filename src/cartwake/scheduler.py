@@ -18,7 +18,7 @@ from cartwake.credits.refills import due_for_refill, refill
 from cartwake.invariants import broken_invariants
 from cartwake.jobs import periodic
 from cartwake.jobs.trigger import Wake, announce
-from cartwake.kit.db import ENGINE
+from cartwake.kit.db import ENGINE, is_transient
 from cartwake.kit.runtime import Runtime
 from cartwake.messages import reconcile, schedule
 from cartwake.tenants.organizations import plans_with_credits
@@ -30,6 +30,8 @@ ASK_BATCH = 200
 REFILL_BATCH = 500
 # A scheduler with nothing due looks again after this long at the latest.
 NAP_S = 0.5
+# A deadlock or a restart of the database is no reason to leave carts until the next round.
+AGAIN_AFTER_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -151,17 +153,19 @@ async def _run(runtime: Runtime, carrier: Carrier, task: Task) -> None:
     async with runtime.db.transaction(ENGINE) as conn:
         if not await periodic.claim(conn, runtime.clock.now(), task.name, task.cron, lease):
             return
-    error = None
+    error = again_at = None
     renewing = asyncio.create_task(_keep_lease(runtime, task.name))
     try:
         await task.run(runtime, carrier)
     except Exception as failure:
         error = type(failure).__name__
         log.exception("scheduler.task_failed", task=task.name)
+        if is_transient(failure):
+            again_at = runtime.clock.now() + runtime.clock.machine(AGAIN_AFTER_S)
     finally:
         renewing.cancel()
     async with runtime.db.transaction(ENGINE) as conn:
-        await periodic.finish(conn, task.name, error)
+        await periodic.finish(conn, task.name, error, again_at)
 
 
 async def _keep_lease(runtime: Runtime, name: str) -> None:

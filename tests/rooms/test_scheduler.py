@@ -6,6 +6,7 @@ import asyncio
 import time
 from datetime import datetime, timedelta
 
+import psycopg
 import pytest
 
 from cartwake import scheduler
@@ -80,6 +81,23 @@ async def test_a_task_that_takes_long_is_not_started_beside_itself(
     async with runtime.db.transaction(ENGINE) as conn:
         found = await row(conn, "SELECT leased_until, last_error FROM periodic_tasks")
     assert found == {"leased_until": None, "last_error": None}
+
+
+async def test_a_task_that_met_a_deadlock_is_tried_again_at_once_and_one_with_a_mistake_is_not(
+    runtime: Runtime, clock: ManualClock, carrier: Carrier
+) -> None:
+    failures: list[Exception] = [psycopg.errors.DeadlockDetected(), ValueError()]
+
+    async def work(_runtime: Runtime, _carrier: Carrier) -> None:
+        raise failures.pop(0)
+
+    task = Task("work", EVERY_MINUTE, work)
+    async with runtime.db.transaction(ENGINE) as conn:
+        await periodic.enrol(conn, clock.now(), [task.name])
+    for _ in range(5):
+        await run_due(runtime, carrier, [task])
+        clock.advance(seconds=2)
+    assert not failures
 
 
 async def _leased_until(runtime: Runtime) -> datetime:

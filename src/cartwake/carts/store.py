@@ -20,7 +20,8 @@ SELECT_SESSION = (
 )
 
 # Locked against dispatch, which share-locks the sessions of its batch: whoever comes first, the other sees it.
-LOCK_SESSION = SELECT_SESSION + " FOR UPDATE"
+# `NO KEY`, here and below: whoever writes down a decision about a session need not wait for its lock.
+LOCK_SESSION = SELECT_SESSION + " FOR NO KEY UPDATE"
 
 # First sight of a checkout, or news of a known one. Silence (NULL) keeps what is known. What is older than
 # the last activity changes nothing; neither does anything after an order or an expiry.
@@ -114,7 +115,7 @@ WITH due AS (
   SELECT organization_id, shop_id, session_id FROM checkout_sessions
   WHERE scan_at <= %(now)s AND stale_at > %(now)s AND state = ANY(%(from_states)s)
   ORDER BY scan_at LIMIT %(limit)s
-  FOR UPDATE SKIP LOCKED
+  FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE checkout_sessions AS s
 SET state = 'abandoned', abandoned_at = last_activity_at, scan_at = NULL, updated_at = %(now)s
@@ -149,7 +150,7 @@ SELECT FROM checkout_sessions
 WHERE organization_id = %(organization_id)s AND shop_id = COALESCE(%(shop_id)s, shop_id)
   AND scan_at <= %(soon)s AND state IN ('open', 'abandoned')
 ORDER BY organization_id, shop_id, session_id
-FOR UPDATE
+FOR NO KEY UPDATE
 """
 # What was refused for want of that fact is asked again at the next scan, unless it is stale.
 ASK_AGAIN = """
@@ -159,7 +160,7 @@ FROM (
   WHERE organization_id = %(organization_id)s AND shop_id = COALESCE(%(shop_id)s, shop_id)
     AND refusal = ANY(%(refusals)s) AND state = 'abandoned' AND stale_at > %(now)s
   ORDER BY organization_id, shop_id, session_id
-  FOR UPDATE
+  FOR NO KEY UPDATE
 ) AS a
 WHERE (s.organization_id, s.shop_id, s.session_id) = (a.organization_id, a.shop_id, a.session_id)
 """
@@ -172,7 +173,7 @@ FROM (
   WHERE organization_id = %(organization_id)s AND shop_id = %(shop_id)s AND phone_hash = %(phone_hash)s
     AND refusal = 'no_consent' AND state = 'abandoned' AND stale_at > %(now)s
   ORDER BY organization_id, shop_id, session_id
-  FOR UPDATE
+  FOR NO KEY UPDATE
 ) AS a
 WHERE (s.organization_id, s.shop_id, s.session_id) = (a.organization_id, a.shop_id, a.session_id)
 """
@@ -182,7 +183,7 @@ WITH old AS (
   SELECT organization_id, shop_id, session_id FROM checkout_sessions
   WHERE stale_at <= %(now)s AND state IN ('open', 'abandoned')
   ORDER BY stale_at LIMIT %(limit)s
-  FOR UPDATE SKIP LOCKED
+  FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE checkout_sessions s SET state = 'expired', scan_at = NULL, updated_at = %(now)s
 FROM old WHERE (s.organization_id, s.shop_id, s.session_id) = (old.organization_id, old.shop_id, old.session_id)
@@ -195,7 +196,7 @@ WITH over AS (
   SELECT organization_id, shop_id, session_id FROM checkout_sessions
   WHERE payment_until <= %(now)s AND state = 'payment_pending'
   ORDER BY payment_until LIMIT %(limit)s
-  FOR UPDATE SKIP LOCKED
+  FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE checkout_sessions s SET state = 'open', payment_until = NULL, scan_at = %(now)s, updated_at = %(now)s
 FROM over WHERE (s.organization_id, s.shop_id, s.session_id) = (over.organization_id, over.shop_id, over.session_id)

@@ -53,7 +53,7 @@ def ready_database(settings: Settings, patience_s: float = 0) -> Iterator[str]:
         try:
             at_hand = Database(url, vault_of(settings))
             check_ready(at_hand, patience_s)
-            if pause_if_moved(at_hand, open_clock(settings.clock).now()):
+            if pause_if_moved(at_hand, open_clock(settings.clock).now(), patience_s):
                 typer.echo(
                     "This database was restored from a backup, so sending is paused. See: cartwake recover", err=True
                 )

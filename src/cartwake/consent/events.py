@@ -89,9 +89,15 @@ async def _record(
     reason: Suppression | None = None,
     said_at: datetime | None = None,
 ) -> None:
-    if changes:
-        await store.change_states(conn, moment.now, action, changes, reason=reason, said_at=said_at or moment.now)
-        await _write_events(conn, moment, action, channel, changes)
+    if not changes:
+        return
+    said_at = said_at or moment.now
+    if action is not Action.GRANTED:
+        # A no is written down after the claims that went before it, or the proof would show texts after a no.
+        await store.lock_states(conn, changes)
+        moment = moment.after_waiting()
+    await store.change_states(conn, moment.now, action, changes, reason=reason, said_at=said_at)
+    await _write_events(conn, moment, action, channel, changes)
 
 
 async def _write_events(

@@ -29,7 +29,9 @@ RENEW = """
 UPDATE periodic_tasks SET leased_until = %(leased_until)s WHERE name = %(name)s AND leased_until IS NOT NULL
 """
 FINISH = """
-UPDATE periodic_tasks SET leased_until = NULL, last_error = %(error)s WHERE name = %(name)s
+UPDATE periodic_tasks
+SET leased_until = NULL, last_error = %(error)s, next_run_at = LEAST(next_run_at, %(again_at)s::timestamptz)
+WHERE name = %(name)s
 """
 NEXT_RUNS = """
 SELECT name, GREATEST(next_run_at, leased_until) AS at FROM periodic_tasks WHERE name = ANY(%(names)s) ORDER BY 2
@@ -52,9 +54,9 @@ async def renew(conn: Connection, now: datetime, name: str, lease: timedelta) ->
     await conn.execute(RENEW, {"name": name, "leased_until": now + lease})
 
 
-async def finish(conn: Connection, name: str, error: str | None) -> None:
-    """The run is over; `error` is kept for people to see."""
-    await conn.execute(FINISH, {"name": name, "error": error})
+async def finish(conn: Connection, name: str, error: str | None, again_at: datetime | None = None) -> None:
+    """The run is over; `error` is kept for people to see. `again_at`: when to try again, if before its next time."""
+    await conn.execute(FINISH, {"name": name, "error": error, "again_at": again_at})
 
 
 async def due_tasks(conn: Connection, now: datetime, names: Sequence[str]) -> tuple[list[str], datetime | None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -17,7 +18,12 @@ class Moment:
     now: datetime
     ids: Ids
     vault: Vault
+    read_clock: Callable[[], datetime] | None = None
 
     def new_id(self) -> UUID:
         """A fresh id stamped with this moment."""
         return self.ids.new(self.now)
+
+    def after_waiting(self) -> Moment:
+        """The moment now, for what took effect only once a lock was had. Without a clock it is the same still."""
+        return replace(self, now=self.read_clock()) if self.read_clock else self

@@ -26,7 +26,7 @@ class Runtime:
 
     def moment(self) -> Moment:
         """Now, once, for one decision."""
-        return Moment(self.clock.now(), self.ids, self.vault)
+        return Moment(self.clock.now(), self.ids, self.vault, self.clock.now)
 
 
 def vault_of(settings: Settings) -> Vault:

@@ -77,42 +77,39 @@ def check_ready(db: Database, patience_s: float = 0) -> None:
     Newer is fine: while an upgrade rolls, old processes work on the new schema. A server that is away, because
     it restarts or recovers from a crash, is waited for, `patience_s` at most; this blocks.
     """
-    deadline_s = time.monotonic() + patience_s
     try:
-        while (found := _revision(db, deadline_s)) is None:
-            time.sleep(RETRY_PAUSE_S)
+        found = _ask(db, "SELECT version_num FROM alembic_version", [], patience_s)
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.InsufficientPrivilege):
         raise NotReadyError("The database has no schema of Cartwake's yet. Run: cartwake migrate") from None
-    except psycopg.OperationalError as error:
-        raise NotReadyError(
-            f"The database cannot be used: {str(error).strip()}\n"
-            "If it was never migrated, or the secret keys have changed since, run: cartwake migrate"
-        ) from None
     older = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if found in older - {expected_revision()} | {""}:
+    if found is None or found[0] in older - {expected_revision()}:
         raise NotReadyError("The database's schema is older than this version of Cartwake. Run: cartwake migrate")
 
 
-def pause_if_moved(db: Database, now: datetime) -> bool:
+def pause_if_moved(db: Database, now: datetime, patience_s: float = 0) -> bool:
     """Whether this database was restored from a backup, elsewhere than where it was made.
 
     Its sending is then paused, for it does not know what went out since the backup; `cartwake recover` finds out.
+    Waits for the server as `check_ready` does, since it may go between the two. Raises `NotReadyError`.
     """
-    with psycopg.connect(db.conninfo(WEB), connect_timeout=CONNECT_TIMEOUT_S) as conn:
-        return conn.execute("SELECT pause_moved_deployment(%s)", [now]).fetchone() == (True,)
+    return _ask(db, "SELECT pause_moved_deployment(%s)", [now], patience_s) == (True,)
 
 
-def _revision(db: Database, deadline_s: float) -> str | None:
-    """The schema's revision ("": none); None when the database may be on its way and there is time to wait for it."""
-    try:
-        with psycopg.connect(db.conninfo(WEB), connect_timeout=CONNECT_TIMEOUT_S) as conn:
-            found = conn.execute("SELECT version_num FROM alembic_version").fetchone()
-            return found[0] if found else ""
-    except psycopg.OperationalError as error:
-        # Waiting changes no password. (What failed to connect has no SQLSTATE, only words.)
-        if time.monotonic() > deadline_s or "authentication failed" in str(error):
-            raise
-        return None
+def _ask(db: Database, query: str, params: list[object], patience_s: float) -> tuple[object, ...] | None:
+    """The first row of a query that may be run twice: again and again while the server is away."""
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        try:
+            with psycopg.connect(db.conninfo(WEB), connect_timeout=CONNECT_TIMEOUT_S) as conn:
+                return conn.execute(query, params).fetchone()
+        except psycopg.OperationalError as error:
+            # Waiting changes no password. (What failed to connect has no SQLSTATE, only words.)
+            if time.monotonic() > deadline_s or "authentication failed" in str(error):
+                raise NotReadyError(
+                    f"The database cannot be used: {str(error).strip()}\n"
+                    "If it was never migrated, or the secret keys have changed since, run: cartwake migrate"
+                ) from None
+        time.sleep(RETRY_PAUSE_S)
 
 
 def _run_migrations(url: str) -> None:

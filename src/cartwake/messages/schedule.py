@@ -44,6 +44,10 @@ async def scan(conn: Connection, moment: Moment, limit: int) -> Scanned:
     if not sessions:
         return Scanned(0, 0, None)
     shops = await load_shops(conn, [_shop(session) for session in sessions])
+    # Queues are locked before consents, by everybody: so before anybody knows who will be refused. A queue that
+    # wakes for nothing only looks.
+    ticked = [session for session in sessions if session.consented]
+    await queue.advance(conn, [(_shop(session), _due_at(session, shops[_shop(session)])) for session in ticked])
     available = await read_available(conn, list({session.organization_id for session in sessions}))
     keys = [(s.organization_id, s.shop_id, s.phone_hash) for s in sessions if s.phone_hash is not None]
     consents, _ = await read_consents_for_claim(conn, keys)
@@ -96,9 +100,7 @@ async def _insert(conn: Connection, moment: Moment, due: Sequence[tuple[Session,
         "sessions": [session.session_id for session, _ in due],
         "due_ats": [due_at for _, due_at in due],
     }
-    new = {found["session_id"]: found["message_id"] for found in await rows(conn, store.INSERT_MESSAGES, params)}
-    await queue.advance(conn, [(_shop(session), due_at) for session, due_at in due if session.session_id in new])
-    return new
+    return {found["session_id"]: found["message_id"] for found in await rows(conn, store.INSERT_MESSAGES, params)}
 
 
 def _due_at(session: Session, shop: ShopFacts) -> datetime:
