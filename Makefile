@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt bench fast slow mutants chaos lock clean
+.PHONY: help setup demo test check fmt bench fast slow mutants simulate chaos lock clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -30,6 +30,9 @@ slow: $(READY) .chromium  ## The tests that start whole deployments, and those i
 
 mutants: $(READY)  ## Break each guarded line in a copy of the source; some test must fail for each.
 	cd tests && ../$(BIN)/python -m mutants $(ARGS)
+
+simulate: $(READY)  ## Play a seeded story (SEED=7 STEPS=1000), or fresh ones until it is stopped.
+	cd tests && ../$(BIN)/python -m simulation $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS))
 
 chaos: $(READY)  ## kill -9 of real processes under load, then an independent count (ARGS="--messages 20000 --kills 100").
 	cd tests && ../$(BIN)/python -m chaos $(ARGS)

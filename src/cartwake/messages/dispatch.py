@@ -24,7 +24,7 @@ from cartwake.kit.phones import open_phone
 from cartwake.messages import queue, store
 from cartwake.messages.allocation import Granted, allocate
 from cartwake.messages.facts import load_facts
-from cartwake.messages.gates import Passed, evaluate
+from cartwake.messages.gates import Facts, Passed, evaluate
 from cartwake.messages.model import DueMessage, Gate, MessageState, Outcome, Verdict, sources
 from cartwake.messages.trace import Traced, keep
 from cartwake.quiet_hours.windows import validity_s
@@ -63,14 +63,17 @@ async def claim_batch(conn: Connection, moment: Moment, clock: Clock, settings: 
     turns, messages = await queue.claim(conn, moment.now, settings.dispatch_batch)
     if not turns:
         return Claimed([], 0, more=False)
-    facts = await load_facts(conn, moment.vault, moment.now, settings.public_url, messages) if messages else []
+    began_at = moment.now
+    facts: list[Facts] = []
+    if messages:
+        moment, facts = await load_facts(conn, moment, settings.public_url, messages)
     passed, verdicts = _sift([(each.message, evaluate(each)) for each in facts])
     granted, denied = await allocate(conn, moment, passed) if passed else ([], [])
     verdicts += [(each.facts.message, verdict) for each, verdict in denied]
     attempts = [_attempt(each, moment, clock) for each in granted]
     await _write(conn, moment, clock, settings, granted, verdicts)
     sent = Counter(each.message.shop for each in attempts)
-    await queue.end_turns(conn, moment.now, turns, dict(sent))
+    await queue.end_turns(conn, began_at, turns, dict(sent))
     return Claimed(attempts, len(verdicts), more=True)
 
 

@@ -15,6 +15,7 @@ from cartwake.consent.events import read_consents_for_claim
 from cartwake.consent.model import NEVER_ASKED, ConsentState
 from cartwake.kit.crypto import Vault
 from cartwake.kit.db import Connection, rows
+from cartwake.kit.moment import Moment
 from cartwake.kit.phones import open_phone
 from cartwake.messages import store
 from cartwake.messages.gates import Facts
@@ -52,22 +53,25 @@ async def load_shops(conn: Connection, shops: Sequence[ShopScope]) -> dict[ShopS
 
 
 async def load_facts(
-    conn: Connection, vault: Vault, now: datetime, public_url: str, messages: Sequence[DueMessage]
-) -> list[Facts]:
-    """The facts of a batch, its sessions and consents share-locked until commit.
+    conn: Connection, moment: Moment, public_url: str, messages: Sequence[DueMessage]
+) -> tuple[Moment, list[Facts]]:
+    """The facts of a batch, its sessions and consents share-locked until commit, and the moment at which they hold.
+
+    That is when the locks were had: a consent that was waited for must not look younger than the claim that read it.
 
     A message whose session is being written just now is left out: it stays due.
     """
     sessions = await read_sessions_for_claim(conn, [message.session_key for message in messages])
     present = [message for message in messages if message.session_key in sessions]
     consents, everywhere = await _load_consents(conn, [sessions[message.session_key] for message in present])
+    moment = moment.after_waiting()
     shops = await load_shops(conn, [message.shop for message in present])
     senders = await read_active_senders(conn, list(shops))
     paused = await deployment_paused_since(conn) is not None
-    return [
+    return moment, [
         _facts(
-            vault,
-            now,
+            moment.vault,
+            moment.now,
             public_url,
             message,
             sessions[message.session_key],

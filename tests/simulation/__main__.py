@@ -1,0 +1,76 @@
+"""`python -m simulation`, from `tests/`: one story, or seed after seed until it is stopped."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from cartwake.kit.config import Settings
+from cartwake.kit.embedded import embedded_postgres
+from cartwake.kit.runtime import vault_of
+from simulation.broken import VARIANTS
+from simulation.chaos import ACTORS, FAULTS, Plan
+from simulation.database import template_database
+from simulation.report import fresh_seed, summary
+from simulation.run import simulate
+from simulation.shrink import explained
+
+STEPS = 1000
+
+
+def main() -> int:
+    """0 when nothing was broken."""
+    asked = _parse()
+    with _server() as (url, template):
+        for number in itertools.count():
+            seed = fresh_seed() if asked.seed is None else asked.seed + number
+            outcome = simulate(_plan(asked, seed), url, template)
+            print(summary(outcome), flush=True)
+            if outcome.failure is not None:
+                print(explained(outcome, lambda plan: simulate(plan, url, template)), flush=True)
+                return 1
+            if asked.steps is not None:
+                return 0
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m simulation", description=__doc__)
+    parser.add_argument("--seed", type=int, help="the first seed; each one is new unless given")
+    parser.add_argument("--steps", type=int, help="play one story of so many steps; without, one after the other")
+    parser.add_argument("--faults", help="only these, with commas between them, or `none`")
+    parser.add_argument("--variant", choices=VARIANTS, help="play with this defect")
+    for name in ACTORS:
+        parser.add_argument(f"--{name}", type=int, help=f"so many {name}")
+    return parser.parse_args()
+
+
+def _plan(asked: argparse.Namespace, seed: int) -> Plan:
+    """The plan of a seed, but for what was asked for."""
+    plan = Plan.of(seed, asked.steps or STEPS)
+    given = {name: getattr(asked, name) for name in (*ACTORS, "variant") if getattr(asked, name) is not None}
+    if asked.faults is not None:
+        given["faults"] = frozenset(asked.faults.split(",")) & set(FAULTS)
+    return replace(plan, **given)
+
+
+@contextmanager
+def _server() -> Iterator[tuple[str, str]]:
+    """A PostgreSQL (`CARTWAKE_DATABASE_URL`, or one of our own) and a migrated database in it to copy."""
+    with ExitStack() as stack:
+        url = os.environ.get("CARTWAKE_DATABASE_URL")
+        if url is None:
+            home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cartwake-simulation-")))
+            url = stack.enter_context(embedded_postgres(home / "postgres", durable=False)).url
+        yield url, stack.enter_context(template_database(url, vault_of(Settings())))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

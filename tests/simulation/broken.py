@@ -1,0 +1,55 @@
+"""Variants of the product with a defect, which the simulator must notice.
+
+Each breaks one promise in the smallest way that somebody might: a lock left out, a result misread, a limit
+forgotten. They live here alone; the product has no switch for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from typing import Any
+from unittest.mock import patch
+
+from cartwake.carriers.protocol import Throttled, Unknown
+from cartwake.carts import store as carts
+from cartwake.consent import store as consents
+from cartwake.messages import allocation, answers, facts, recording
+from cartwake.quiet_hours import windows
+
+
+def _answer_as_if_refused(now: Any, message: Any, result: Any) -> Any:
+    return answers.answer_to_send(now, message, Throttled(None, 1.0) if isinstance(result, Unknown) else result)
+
+
+def _opening_at_greenwich(now: Any, **where: Any) -> Any:
+    return windows.next_opening(now, **where | {"zones": ("Etc/UTC",)})
+
+
+def _without(module: Any, constant: str, words: str) -> AbstractContextManager[Any]:
+    """Leave `words` out of a statement."""
+    statement: str = getattr(module, constant)
+    assert words in statement, f"{constant} has changed; the variant breaks nothing"
+    return patch.object(module, constant, statement.replace(words, ""))
+
+
+VARIANTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    # A withdrawal slips in between a claim's reading of consent and its commit.
+    "consent_unlocked": lambda: _without(consents, "READ_STATES_LOCKED", "FOR SHARE OF s"),
+    # An order or a payment does.
+    "cart_unlocked": lambda: _without(carts, "READ_LOCKED", "FOR SHARE OF s SKIP LOCKED"),
+    # A timeout or a 5xx is taken for a refusal, and the text is sent once more.
+    "resend": lambda: patch.object(recording, "answer_to_send", _answer_as_if_refused),
+    # A second shop texts the same phone on the same day.
+    "no_recipient_cap": lambda: patch.object(allocation, "RECIPIENT_PAUSE", timedelta(minutes=1)),
+    # The window is looked up in one zone for everybody.
+    "one_zone": lambda: patch.object(facts, "next_opening", _opening_at_greenwich),
+}
+
+
+@contextmanager
+def variant(name: str | None) -> Iterator[None]:
+    """Play with a defect for as long as the block lasts; None: without."""
+    with VARIANTS[name]() if name else nullcontext():
+        yield

@@ -1,0 +1,258 @@
+"""What should be true, reckoned from what people did and what the carrier took, with no help from the product.
+
+Two numbers tell before from after: the step at which an act was answered, and the steps at which a claim began
+and committed. What the product reads under lock (consent, the cart) must be heeded by every claim that commits
+later; what it reads without (switches, plans) by every claim that begins later.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from cartwake.carriers.protocol import OutboundText
+from cartwake.carriers.sandbox.encoding import segments
+from cartwake.consent.model import Action
+from cartwake.consent.store import CHANGES
+from cartwake.kit.crypto import Vault
+from cartwake.kit.phones import Phone, hash_phone
+from cartwake.messages import store
+from simulation.acts import Act, Cart, Merchant, Shop, undone_before
+from simulation.carrier import Taken
+from simulation.chaos import CLOCK_WRONG_MAX_S
+from simulation.database import Transaction
+from simulation.director import Director
+from simulation.story import Broken
+from simulation.windows import may_be_texted
+
+TEXT_DELAY = timedelta(minutes=45)
+STALE_AFTER = timedelta(hours=96)
+PAYMENT_TIMEOUT = timedelta(hours=1)
+# A call begins at most 30 s after its slot, which is at most 5 s after the claim.
+CALL_WITHIN = timedelta(seconds=35)
+# Two clocks may be wrong by so much in opposite directions.
+TOLERANCE = timedelta(seconds=2 * CLOCK_WRONG_MAX_S)
+
+# Credits per segment, as the article lists them.
+PRICES = {
+    **dict.fromkeys(("US", "CA", "LT", "LV", "EE"), 1),
+    **dict.fromkeys(("GB", "IE", "PL", "FI", "SE", "NO", "DK", "NL", "BE", "IT", "ES", "PT"), 2),
+    **dict.fromkeys(("DE", "FR", "AT", "CH", "AU", "NZ"), 3),
+}
+
+GRANTED, WITHDRAWN, SUPPRESSED, STARTED, NOT_MINE = "granted", "withdrawn", "suppressed", "started", "not my number"
+ACTIVITY = frozenset({"left", "back", "paying", "payment failed"})
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A message that a worker took, and when."""
+
+    message_id: UUID
+    phone_hash: bytes
+    began: int
+    began_at: datetime
+    committed: int
+
+
+class Witness:
+    """Sees every act, every commit and everything that reaches the carrier; raises `Broken`."""
+
+    def __init__(self, director: Director, vault: Vault) -> None:
+        self.merchants: list[Merchant] = []
+        self.shops: dict[UUID, Shop] = {}
+        self.carts: dict[tuple[UUID, str], Cart] = {}
+        self.deployment: list[Act] = []  # kill switches
+        self.consents: defaultdict[tuple[UUID, bytes], list[Act]] = defaultdict(list)  # by shop and phone
+        self.claims: dict[UUID, Claim] = {}  # by attempt
+        self.handed: dict[UUID, list[UUID]] = {}  # attempts of each message, as they were handed over
+        self.denied: set[UUID] = set()  # attempts that the carrier certainly did not take
+        self.unreachable: set[str] = set()  # phones that the carrier refused or could not find
+        self.taken_by: dict[UUID, Taken] = {}  # by message
+        self.texts_to: defaultdict[str, list[Taken]] = defaultdict(list)  # by phone
+        self.phones: dict[bytes, Phone] = {}
+        self.said: list[tuple[Cart, str, int]] = []  # texts that our web has answered, and the steps they began at
+        self._director = director
+        self._vault = vault
+        self._cart_of: dict[UUID, Cart] = {}
+
+    # --- acts -----------------------------------------------------------------------------------------
+
+    def act(self, acts: list[Act], kind: str, amount: int = 0) -> Act:
+        """Somebody begins to do something."""
+        act = Act(kind, self._director.step_number, self._director.now(), amount)
+        acts.append(act)
+        return act
+
+    def answered(self, acts: list[Act]) -> None:
+        """They are done: somebody said so."""
+        for act in acts:
+            act.answered, act.answered_at = self._director.step_number, self._director.now()
+
+    def consent_acts(self, shop: Shop, phone: Phone) -> list[Act]:
+        """What was said about one phone at one shop."""
+        phone_hash = hash_phone(self._vault, phone.e164)
+        self.phones[phone_hash] = phone
+        return self.consents[shop.shop_id, phone_hash]
+
+    # --- what the database commits ------------------------------------------------------------------------
+
+    def committed(self, transaction: Transaction) -> None:
+        """Note the claims and suppressions of a transaction."""
+        for query, params in transaction.statements:
+            if query is store.BEGIN_SENDING:
+                self._note_claims(transaction, params)
+            elif query is CHANGES[Action.SUPPRESSED]:
+                for shop_id, phone_hash in zip(params["shops"], params["phones"], strict=True):
+                    self.answered([self.act(self.consents[shop_id, phone_hash], SUPPRESSED)])
+
+    def _note_claims(self, transaction: Transaction, params: dict[str, Any]) -> None:
+        for attempt_id, message_id, phone in zip(params["attempts"], params["messages"], params["phones"], strict=True):
+            self.claims[attempt_id] = Claim(
+                message_id, phone, transaction.began_step, transaction.began_at, self._director.step_number
+            )
+
+    # --- what reaches the carrier -------------------------------------------------------------------------
+
+    def handed_over(self, text: OutboundText) -> None:
+        """A worker hands a text over: was it allowed to?"""
+        now = self._director.now()
+        self._director.tell("carrier", f"is handed {text.attempt_id}", [text.attempt_id])
+        claim = self.claims.get(text.attempt_id)
+        if claim is None:
+            raise Broken("nothing is sent before its claim is committed", str(text.attempt_id), [text.attempt_id])
+        ids = [text.attempt_id, claim.message_id]
+        earlier = self.handed.setdefault(claim.message_id, [])
+        if any(attempt not in self.denied for attempt in earlier):
+            raise Broken("nothing is resent unless the carrier refused it", f"{earlier}", [*ids, *earlier])
+        earlier.append(text.attempt_id)
+        cart = self.cart_of(claim.message_id)
+        if cart.phone.e164 != text.to:
+            raise Broken("a text goes to the cart's phone", f"{cart.external_id}", ids)
+        for why in (self._unwanted(claim, cart), self._switched_off(claim, cart), self._untimely(claim, cart, now)):
+            if why is not None:
+                raise Broken(why[0], f"{cart.external_id}: {why[1]}", ids)
+
+    def refused(self, text: OutboundText, code: int | None) -> None:
+        """The carrier did not take it, and said so."""
+        self._director.tell("carrier", f"refuses {text.attempt_id} ({code or 'later'})", [text.attempt_id])
+        self.denied.add(text.attempt_id)
+        if code is not None:
+            self.unreachable.add(text.to)
+
+    def taken(self, taken: Taken) -> None:
+        """The carrier took a text: once for its message, once a day for its phone."""
+        text = taken.text
+        self._director.tell("carrier", f"takes {text.attempt_id} as {taken.sid}", [text.attempt_id])
+        message_id = self.claims[text.attempt_id].message_id
+        if message_id in self.taken_by:
+            raise Broken("no text is taken twice", f"{self.taken_by[message_id].sid}, {taken.sid}", [message_id])
+        self.taken_by[message_id] = taken
+        for other in self.texts_to[text.to]:
+            if taken.handed_at - other.handed_at < timedelta(days=1) - CALL_WITHIN - TOLERANCE:
+                both = [text.attempt_id, other.text.attempt_id]
+                raise Broken("one text per phone and day", f"{other.handed_at} and {taken.handed_at}", both)
+        self.texts_to[text.to].append(taken)
+
+    def delivered(self, taken: Taken) -> None:
+        """A text reached its phone: at a time when it may?"""
+        now = self._director.now()
+        cart = self.cart_of(self.claims[taken.text.attempt_id].message_id)
+        if not self.is_open(cart, now, early=TOLERANCE):
+            raise Broken("no text is delivered at night", f"{cart.phone.country} {now}", [taken.text.attempt_id])
+
+    # --- rules ----------------------------------------------------------------------------------------------
+
+    def _unwanted(self, claim: Claim, cart: Cart) -> tuple[str, str] | None:
+        """What the shopper said before the claim committed."""
+        consents, everywhere = self.consents[cart.shop.shop_id, claim.phone_hash], self._not_mine(claim.phone_hash)
+        agreed = frozenset({GRANTED, STARTED})
+        wrongs = (
+            ("no text without consent", consents, frozenset({WITHDRAWN}), agreed),
+            ("no text after STOP", consents, frozenset({SUPPRESSED}), frozenset({STARTED})),
+            ("no text to somebody else's number", everywhere, frozenset({NOT_MINE}), frozenset[str]()),
+            ("no text when the box was unticked", cart.acts, frozenset({"unticked"}), frozenset({"left"})),
+            ("no text for a completed cart", cart.acts, frozenset({"completed"}), frozenset[str]()),
+        )
+        for what, acts, no, yes in wrongs:
+            if (act := undone_before(claim.committed, acts, no, yes)) is not None:
+                return what, f"{act.kind} at step {act.answered}, claimed at {claim.began} to {claim.committed}"
+        if not any(act.kind == "left" and not act.refused and act.began < claim.committed for act in cart.acts):
+            return "no text without consent", "nobody ticked a box in this checkout"
+        return self._paying(claim, cart)
+
+    def _paying(self, claim: Claim, cart: Cart) -> tuple[str, str] | None:
+        act = undone_before(claim.committed, cart.acts, frozenset({"paying"}), frozenset({"payment failed"}))
+        if act is None:
+            return None
+        # The first of several that were told counts: the others change nothing.
+        first = min(each.began_at for each in cart.acts if each.kind == "paying" and not each.refused)
+        if claim.began_at >= first + PAYMENT_TIMEOUT - TOLERANCE:
+            return None
+        return "no text while a payment is under way", f"paying at step {act.answered}, claimed at {claim.began}"
+
+    def _switched_off(self, claim: Claim, cart: Cart) -> tuple[str, str] | None:
+        """What merchant and operator had switched off before the claim began."""
+        switches = (
+            (cart.shop.acts, "disabled", "enabled"),
+            (cart.shop.acts, "paused", "resumed"),
+            (self.deployment, "paused", "resumed"),
+            (cart.shop.merchant.acts, "FREE", "PRO"),
+        )
+        for acts, off, on in switches:
+            if (act := undone_before(claim.began, acts, frozenset({off}), frozenset({on}))) is not None:
+                return "no text while texts are off", f"{act.kind} at step {act.answered}, claimed at {claim.began}"
+        return None
+
+    def _untimely(self, claim: Claim, cart: Cart, now: datetime) -> tuple[str, str] | None:
+        """Whether the text comes at a wrong time: too soon, too late, at night."""
+        if now > claim.began_at + CALL_WITHIN + TOLERANCE:
+            return "no call begins long after its claim", f"claimed {claim.began_at}, called {now}"
+        seen = [act for act in cart.acts if act.kind in ACTIVITY and act.is_done_before(claim.committed)]
+        last = max(act.began_at for act in seen) if seen else None
+        if last is not None and claim.began_at < last + TEXT_DELAY - TOLERANCE:
+            return "no text before the shopper has been away long enough", f"active {last}, claimed {claim.began_at}"
+        possible = [act.answered_at or now for act in cart.acts if act.kind in ACTIVITY and not act.refused]
+        if possible and claim.began_at > max(possible) + STALE_AFTER + TOLERANCE:
+            return "no text for a stale cart", f"active {max(possible)}, claimed {claim.began_at}"
+        if not self.is_open(cart, now, early=TOLERANCE):
+            return "no text at night", f"{cart.phone.country} and {cart.country} at {now}"
+        return None
+
+    # --- looking things up ------------------------------------------------------------------------------------
+
+    def is_open(self, cart: Cart, at: datetime, early: timedelta) -> bool:
+        """Whether the recipient may be texted at `at`, or would be if clocks were wrong by no more than `early`."""
+        countries = {cart.phone.country, cart.country or cart.phone.country}
+        return any(
+            may_be_texted(at + wrong_by, countries, cart.shop.opens, cart.shop.closes)
+            for wrong_by in (timedelta(0), early, -early)
+        )
+
+    def cart_of(self, message_id: UUID) -> Cart:
+        """The cart that a message is about."""
+        if message_id not in self._cart_of:
+            found = self._director.server.conn.execute(
+                "SELECT s.shop_id, s.external_id FROM sms_messages"
+                " JOIN checkout_sessions s USING (organization_id, shop_id, session_id) WHERE message_id = %s",
+                [message_id],
+            ).fetchone()
+            assert found is not None, "it was claimed, so it is there"
+            self._cart_of[message_id] = self.carts[found[0], found[1]]
+        return self._cart_of[message_id]
+
+    def price(self, taken: Taken) -> int:
+        """What a text costs."""
+        return segments(taken.text.body) * PRICES[self.cart_of_attempt(taken.text.attempt_id).phone.country]
+
+    def cart_of_attempt(self, attempt_id: UUID) -> Cart:
+        """The cart that an attempt was made for."""
+        return self.cart_of(self.claims[attempt_id].message_id)
+
+    def _not_mine(self, phone_hash: bytes) -> list[Act]:
+        """ "Not my number" counts at every shop, wherever it was said."""
+        acts = [act for (_, phone), acts in self.consents.items() if phone == phone_hash for act in acts]
+        return sorted((act for act in acts if act.kind == NOT_MINE), key=lambda act: act.began)
