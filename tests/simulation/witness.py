@@ -55,6 +55,7 @@ class Claim:
     phone_hash: bytes
     began: int
     began_at: datetime
+    decided_at: datetime  # when it had its locks, as it says itself
     committed: int
 
 
@@ -110,9 +111,12 @@ class Witness:
                     self.answered([self.act(self.consents[shop_id, phone_hash], SUPPRESSED)])
 
     def _note_claims(self, transaction: Transaction, params: dict[str, Any]) -> None:
+        decided_at, now = params["now"], self._director.now()
+        if not transaction.began_at - TOLERANCE <= decided_at <= now + TOLERANCE:
+            raise Broken("a claim says when it was made", f"{decided_at}, not {transaction.began_at} to {now}")
         for attempt_id, message_id, phone in zip(params["attempts"], params["messages"], params["phones"], strict=True):
             self.claims[attempt_id] = Claim(
-                message_id, phone, transaction.began_step, transaction.began_at, self._director.step_number
+                message_id, phone, transaction.began_step, transaction.began_at, decided_at, self._director.step_number
             )
 
     # --- what reaches the carrier -------------------------------------------------------------------------
@@ -190,7 +194,7 @@ class Witness:
             return None
         # The first of several that were told counts: the others change nothing.
         first = min(each.began_at for each in cart.acts if each.kind == "paying" and not each.refused)
-        if claim.began_at >= first + PAYMENT_TIMEOUT - TOLERANCE:
+        if claim.decided_at >= first + PAYMENT_TIMEOUT - TOLERANCE:
             return None
         return "no text while a payment is under way", f"paying at step {act.answered}, claimed at {claim.began}"
 
@@ -209,15 +213,15 @@ class Witness:
 
     def _untimely(self, claim: Claim, cart: Cart, now: datetime) -> tuple[str, str] | None:
         """Whether the text comes at a wrong time: too soon, too late, at night."""
-        if now > claim.began_at + CALL_WITHIN + TOLERANCE:
-            return "no call begins long after its claim", f"claimed {claim.began_at}, called {now}"
+        if now > claim.decided_at + CALL_WITHIN + TOLERANCE:
+            return "no call begins long after its claim", f"claimed {claim.decided_at}, called {now}"
         seen = [act for act in cart.acts if act.kind in ACTIVITY and act.is_done_before(claim.committed)]
         last = max(act.began_at for act in seen) if seen else None
-        if last is not None and claim.began_at < last + TEXT_DELAY - TOLERANCE:
-            return "no text before the shopper has been away long enough", f"active {last}, claimed {claim.began_at}"
+        if last is not None and claim.decided_at < last + TEXT_DELAY - TOLERANCE:
+            return "no text before the shopper has been away long enough", f"active {last}, claimed {claim.decided_at}"
         possible = [act.answered_at or now for act in cart.acts if act.kind in ACTIVITY and not act.refused]
-        if possible and claim.began_at > max(possible) + STALE_AFTER + TOLERANCE:
-            return "no text for a stale cart", f"active {max(possible)}, claimed {claim.began_at}"
+        if possible and claim.decided_at > max(possible) + STALE_AFTER + TOLERANCE:
+            return "no text for a stale cart", f"active {max(possible)}, claimed {claim.decided_at}"
         if not self.is_open(cart, now, early=TOLERANCE):
             return "no text at night", f"{cart.phone.country} and {cart.country} at {now}"
         return None

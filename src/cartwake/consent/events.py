@@ -91,12 +91,7 @@ async def _record(
 ) -> None:
     if not changes:
         return
-    said_at = said_at or moment.now
-    if action is not Action.GRANTED:
-        # A no is written down after the claims that went before it, or the proof would show texts after a no.
-        await store.lock_states(conn, changes)
-        moment = moment.after_waiting()
-    await store.change_states(conn, moment.now, action, changes, reason=reason, said_at=said_at)
+    await store.change_states(conn, moment.now, action, changes, reason=reason, said_at=said_at or moment.now)
     await _write_events(conn, moment, action, channel, changes)
 
 
@@ -107,8 +102,14 @@ async def _write_events(
     channel: Channel,
     changes: Sequence[ConsentChange],
 ) -> None:
+    """What was said, in the order in which it took effect: the states' rows are locked, and claims read them.
+
+    So the time is that of the lock. With an earlier one the proof would show a text after a no that came after
+    it, or a no after the yes that took it back.
+    """
     if not changes:
         return
+    moment = moment.after_waiting()
     evidence = [_plain(change.evidence) for change in changes]
     salts = [moment.ids.token_bytes(SALT_BYTES) for _ in changes]
     proofs: dict[str, list[Any]] = {

@@ -96,15 +96,6 @@ JOIN unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(phones)s::bytea[])
 ORDER BY s.organization_id, s.shop_id, s.phone_hash
 FOR SHARE OF s
 """
-# Waits for every claim that may have seen a yes.
-LOCK_STATES = (
-    _CHANGED
-    + """
-SELECT s.phone_hash FROM consent_states s JOIN changed c USING (organization_id, shop_id, phone_hash)
-ORDER BY s.organization_id, s.shop_id, s.phone_hash
-FOR UPDATE OF s
-"""
-)
 READ_STATE = """
 SELECT state = 'granted' AS granted, suppression_reason FROM consent_states
 WHERE organization_id = %s AND shop_id = %s AND phone_hash = %s
@@ -121,11 +112,6 @@ ORDER BY e.at, e.event_id
 """
 
 StateKey = tuple[UUID, UUID, bytes]
-
-
-async def lock_states(conn: Connection, changes: Sequence[ConsentChange]) -> None:
-    """Return once no claim under way has seen these phones' states, and none can until commit."""
-    await rows(conn, LOCK_STATES, _columns(changes))
 
 
 async def change_states(
