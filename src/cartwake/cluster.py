@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -245,6 +246,20 @@ async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
 TUESDAY_AT_TEN = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 
 
+@contextlib.contextmanager
+def alone(home: Path) -> Iterator[None]:
+    """Raise `ClusterError` when `cartwake up` already runs on this data folder: its clock and logs are there."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "up.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ClusterError(
+                f"`cartwake up` already runs on {home}. Stop it, or set CARTWAKE_DATA_DIR and CARTWAKE_PORT to others."
+            ) from None
+        yield
+
+
 def run_up(settings: Settings, speed: float | None = None) -> int:
     """Run everything on this machine until told to stop; the exit code.
 
@@ -252,7 +267,9 @@ def run_up(settings: Settings, speed: float | None = None) -> int:
     made anew each time. `trial.env` in the data folder lets commands in another terminal join them.
     """
     try:
-        with database_server(settings) as url:
+        with alone(home_of(settings)), database_server(settings) as url:
+            if free_port(settings.port) != settings.port:
+                raise ClusterError(f"Port {settings.port} is in use; set CARTWAKE_PORT to another.")
             if speed is None:
                 migrate(url, vault_of(settings))
                 return asyncio.run(_up(settings, url))

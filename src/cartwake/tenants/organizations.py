@@ -6,14 +6,17 @@ from datetime import datetime
 from uuid import UUID
 
 from cartwake.kit.db import Connection, row, rows
-from cartwake.kit.errors import NotKnown
+from cartwake.kit.errors import BadInput, NotKnown
 from cartwake.kit.moment import Moment
 from cartwake.tenants import store
 from cartwake.tenants.model import Organization, Shop, ShopScope, SmsConfig
 
+NAME_MAX_CHARACTERS = 200
+
 
 async def create_organization(conn: Connection, moment: Moment, *, name: str, plan: str) -> UUID:
     """A new organization without shops or credits. Operator login."""
+    _check_name(name)
     organization_id = moment.new_id()
     await conn.execute(store.INSERT_ORGANIZATION, [organization_id, name, plan, moment.now])
     return organization_id
@@ -33,6 +36,7 @@ async def create_shop(
 
     Raises `NotKnown` when there is no such organization.
     """
+    _check_name(name)
     await read_organization(conn, organization_id)
     shop = Shop(organization_id, moment.new_id(), name, default_country, default_locale, moment.now)
     await conn.execute(store.INSERT_SHOP, vars(shop))
@@ -84,3 +88,8 @@ async def save_sms_config(conn: Connection, now: datetime, scope: ShopScope, con
 async def plans_with_credits(conn: Connection) -> list[tuple[UUID, str]]:
     """Every organization whose plan brings monthly credits, with that plan."""
     return await store.select_plans(conn)
+
+
+def _check_name(name: str) -> None:
+    if not 1 <= len(name) <= NAME_MAX_CHARACTERS:
+        raise BadInput(f"The name must have 1 to {NAME_MAX_CHARACTERS} characters.", field="name")
