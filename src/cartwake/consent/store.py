@@ -26,6 +26,7 @@ INSERT INTO consent_states AS s (organization_id, shop_id, phone_hash, state, st
 SELECT organization_id, shop_id, phone_hash, 'granted', %(now)s FROM changed
 ON CONFLICT (organization_id, shop_id, phone_hash)
 DO UPDATE SET state = 'granted', state_at = EXCLUDED.state_at
+RETURNING s.organization_id, s.shop_id, s.phone_hash
 """
 )
 # Consent was taken back; a later box may give it again.
@@ -36,6 +37,7 @@ INSERT INTO consent_states AS s (organization_id, shop_id, phone_hash, state, st
 SELECT organization_id, shop_id, phone_hash, 'withdrawn', %(now)s FROM changed
 ON CONFLICT (organization_id, shop_id, phone_hash)
 DO UPDATE SET state = 'withdrawn', state_at = EXCLUDED.state_at
+RETURNING s.organization_id, s.shop_id, s.phone_hash
 """
 )
 # STOP and its like, from the moment that it was said. An unreachable number says nothing about consent, so its
@@ -52,6 +54,7 @@ ON CONFLICT (organization_id, shop_id, phone_hash) DO UPDATE SET
   suppressed_at = GREATEST(s.suppressed_at, EXCLUDED.suppressed_at),
   suppression_reason = CASE WHEN s.suppression_reason IN ('stop', 'not_my_number')
     THEN s.suppression_reason ELSE EXCLUDED.suppression_reason END
+RETURNING s.organization_id, s.shop_id, s.phone_hash
 """
 )
 # START takes back a STOP that was said before it, and is itself the owner's consent. Another worker may have
@@ -123,12 +126,15 @@ async def change_states(
     reason: str | None = None,
     said_at: datetime,
 ) -> set[StateKey]:
-    """Apply one action to many phones; the keys that changed, for `UNSUPPRESSED`, else an empty set."""
+    """Apply one action to many phones; the keys that changed. Their rows are locked when this returns.
+
+    Hence the answer is always fetched: in a pipeline, a statement that nobody asks about has not run yet.
+    """
     params = _columns(changes) | {"now": now, "reason": reason, "said_at": said_at}
-    cursor = await conn.execute(CHANGES[action], params)
-    if action is not Action.UNSUPPRESSED:
-        return set()
-    return {(found["organization_id"], found["shop_id"], found["phone_hash"]) for found in await cursor.fetchall()}
+    return {
+        (found["organization_id"], found["shop_id"], found["phone_hash"])
+        for found in await rows(conn, CHANGES[action], params)
+    }
 
 
 async def insert_events(
