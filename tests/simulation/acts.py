@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, time
+from datetime import datetime, time, timedelta
 from uuid import UUID
 
 from cartwake.kit.phones import Phone
@@ -54,6 +54,8 @@ class Shop:
     opens: time
     closes: time
     cycle_cap: int
+    text_delay: timedelta
+    payment_timeout: timedelta
     acts: list[Act] = field(default_factory=list)
 
 
@@ -71,12 +73,17 @@ class Cart:
         return f"{self.external_id} ({self.phone.country} phone, ships to {self.country})"
 
 
-def undone_before(step: int, acts: Iterable[Act], no: frozenset[str], yes: frozenset[str]) -> Act | None:
-    """An act of the kinds `no` that certainly held at `step`: done before, and no act of `yes` may have undone it."""
+def undone_before(
+    step: int, acts: Iterable[Act], no: frozenset[str], yes: frozenset[str], until: int | None = None
+) -> Act | None:
+    """An act of the kinds `no` that certainly held at `step`: done before, and no act of `yes` may have undone it.
+
+    `until`: it held for all the time from `step` until then.
+    """
     acts = list(acts)
     for act in reversed(acts):
         if act.kind in no and act.is_done_before(step):
-            answers = (each for each in acts if each.kind in yes and each.began < step)
+            answers = (each for each in acts if each.kind in yes and each.began < (until or step))
             if not any(each.may_follow(act) for each in answers):
                 return act
     return None

@@ -12,15 +12,17 @@ from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 
+from cartwake import worker
 from cartwake.carriers.protocol import Throttled, Unknown
 from cartwake.carts import store as carts
 from cartwake.consent import store as consents
-from cartwake.messages import allocation, answers, facts, recording
+from cartwake.messages import allocation, dispatch, facts
 from cartwake.quiet_hours import windows
 
 
-def _answer_as_if_refused(now: Any, message: Any, result: Any) -> Any:
-    return answers.answer_to_send(now, message, Throttled(None, 1.0) if isinstance(result, Unknown) else result)
+async def _send_as_if_refused(carrier: Any, clock: Any, attempts: Any) -> list[tuple[Any, Any]]:
+    results = await dispatch.send_batch(carrier, clock, attempts)
+    return [(attempt, Throttled(None, 1.0) if isinstance(it, Unknown) else it) for attempt, it in results]
 
 
 def _opening_at_greenwich(now: Any, **where: Any) -> Any:
@@ -40,7 +42,7 @@ VARIANTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     # An order or a payment does.
     "cart_unlocked": lambda: _without(carts, "READ_LOCKED", "FOR SHARE OF s SKIP LOCKED"),
     # A timeout or a 5xx is taken for a refusal, and the text is sent once more.
-    "resend": lambda: patch.object(recording, "answer_to_send", _answer_as_if_refused),
+    "resend": lambda: patch.object(worker, "send_batch", _send_as_if_refused),
     # A second shop texts the same phone on the same day.
     "no_recipient_cap": lambda: patch.object(allocation, "RECIPIENT_PAUSE", timedelta(minutes=1)),
     # The window is looked up in one zone for everybody.

@@ -18,19 +18,19 @@ RATES = {
     "clock_step": 0.003,  # a machine's clock jumps, by seconds
     "stall": 0.01,  # nobody gets on for a while: a pause of seconds, minutes, hours
     "drop": 0.004,  # the connection is gone before a statement
-    "drop_commit": 0.03,  # the connection is gone in the middle of a commit
+    "drop_commit": 0.05,  # the connection is gone in the middle of a commit
     "lost_wakeup": 0.2,  # a NOTIFY does not arrive
-    "timeout_before": 0.04,  # the carrier never gets the text, and the worker waits in vain
-    "timeout_after": 0.06,  # the carrier takes the text, and its answer comes too late
-    "error_before": 0.04,  # 5xx, not taken
-    "error_after": 0.05,  # 5xx, taken
-    "throttle": 0.08,  # 429
-    "unreachable": 0.04,  # no connection to the carrier
+    "timeout_before": 0.08,  # the carrier never gets the text, and the worker waits in vain
+    "timeout_after": 0.1,  # the carrier takes the text, and its answer comes too late
+    "error_before": 0.08,  # 5xx, not taken
+    "error_after": 0.1,  # 5xx, taken
+    "throttle": 0.12,  # 429
+    "unreachable": 0.08,  # no connection to the carrier
     "reject": 0.05,  # refused for good
     "cannot_ask": 0.3,  # the carrier cannot be asked about a text
     "undelivered": 0.15,  # taken, and not delivered
     "expired": 0.1,  # taken, and tried until its validity ends
-    "lost_receipt": 0.1,
+    "lost_receipt": 0.2,
     "late_receipt": 0.15,
     "duplicate_receipt": 0.2,
     "reordered_receipt": 0.2,
@@ -127,10 +127,11 @@ class Chaos:
         """When the story begins: in the evening before one of the interesting nights, or in the morning after it."""
         dice = self.dice("beginning")
         evening = dice.choice(BEGINNINGS) + timedelta(seconds=dice.randrange(6 * 3600))
-        if dice.random() < 0.4:
+        if dice.random() < 0.2:
             return evening
-        morning = datetime(evening.year, evening.month, evening.day, 6, tzinfo=UTC) + timedelta(days=1)
-        return morning + timedelta(seconds=dice.randrange(6 * 3600))
+        # Most recipients' windows are open, or will be soon: a text that waits for the next day costs a story.
+        morning = datetime(evening.year, evening.month, evening.day, 8, tzinfo=UTC) + timedelta(days=1)
+        return morning + timedelta(seconds=dice.randrange(5 * 3600))
 
     def patience_s(self) -> float:
         """How long a worker waits before it looks again by itself. Longer than the real second, to save steps."""
@@ -139,7 +140,7 @@ class Chaos:
     def stall_s(self) -> float:
         """How long nobody gets on."""
         dice = self.dice("stall length")
-        return min(dice.choice(STALLS_S), dice.choice(STALLS_S)) * dice.uniform(0.5, 1.5)
+        return min(dice.choice(STALLS_S) for _ in range(3)) * dice.uniform(0.5, 1.5)
 
     def clock_error(self) -> timedelta:
         """How wrong a clock is from now on."""

@@ -1,8 +1,8 @@
 """Connections that pass a gate before everything that they ask of the server, and that may be lost.
 
 The pool is a simple one without limits; everything else (logins, transactions, what the server does) is real.
-Pipelining is left out: statements go out one by one, in the same order, because a server that runs ahead of
-its client runs ahead of the director too.
+A pipeline's statements go out one by one, for a server that runs ahead of its client runs ahead of the director
+too: at once, or as late as they may, when somebody asks for a result. The seed says which.
 """
 
 from __future__ import annotations
@@ -53,12 +53,20 @@ class StoryConnection(psycopg.AsyncConnection[DictRow]):
     on_commit: Callable[[Transaction], None]
     _asking: str = ""
     _ids: frozenset[object] = frozenset()
+    _pending: list[Pending] | None = None  # statements of a pipeline that the server has not seen yet
 
     @property
     def owner(self) -> str:
         return self.process.name if self.process else "nobody"
 
-    async def execute(self, query: Any, params: Any = None, **options: Any) -> psycopg.AsyncCursor[DictRow]:
+    async def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+        if self._pending is None:
+            return await self.execute_now(query, params, **options)
+        self._pending.append(Pending(self, query, params))
+        return self._pending[-1]
+
+    async def execute_now(self, query: Any, params: Any, **options: Any) -> psycopg.AsyncCursor[DictRow]:
+        """Send a statement, and return when the server has done it."""
         assert self.process is not None
         if self.transaction_so_far is None:
             director = self.process.director
@@ -81,7 +89,19 @@ class StoryConnection(psycopg.AsyncConnection[DictRow]):
 
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[Any]:
-        yield None
+        assert self.process is not None
+        if self.process.director.chaos.dice("pipeline").random() < 0.5:
+            self._pending = []
+        try:
+            yield None
+            await self.catch_up()
+        finally:
+            self._pending = None
+
+    async def catch_up(self) -> None:
+        """Send whatever is pending."""
+        while self._pending:
+            await self._pending.pop(0).run()
 
     async def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:  # noqa: ASYNC109
         """What every exchange with the server goes through."""
@@ -122,6 +142,28 @@ class StoryConnection(psycopg.AsyncConnection[DictRow]):
         self.process.director.tell(self.process.name, f"loses its connection {when} {what}")
         self.process.director.cut(self.pid, self.cut)
         return psycopg.OperationalError("server closed the connection unexpectedly")
+
+
+class Pending:
+    """A statement in a pipeline: it has not run before its result, or a later one's, is asked for."""
+
+    def __init__(self, conn: StoryConnection, query: Any, params: Any) -> None:
+        self._conn, self._query, self._params = conn, query, params
+        self._cursor: psycopg.AsyncCursor[DictRow] | None = None
+
+    async def run(self) -> None:
+        self._cursor = await self._conn.execute_now(self._query, self._params)
+
+    async def fetchone(self) -> DictRow | None:
+        return await (await self._done()).fetchone()
+
+    async def fetchall(self) -> list[DictRow]:
+        return await (await self._done()).fetchall()
+
+    async def _done(self) -> psycopg.AsyncCursor[DictRow]:
+        await self._conn.catch_up()
+        assert self._cursor is not None
+        return self._cursor
 
 
 class StoryDatabase(Database):

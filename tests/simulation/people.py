@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from simulation.stage import Stage
 
 TRIES = 6
-DUE_S = 45 * 60.0
 CREDITS = (-90, -60, -30, -5, 3, 10, 30, 200)
 # Without a state, a parcel to these may go to so many zones that there is no hour for a text.
 SHIPPED_TO = sorted(ZONES.keys() - {"US", "CA", "AU"})
@@ -86,36 +85,36 @@ class Shopper:
 
     async def live(self) -> None:
         ERRAND.set(self.name)
-        await self.people.nap(self.dice.uniform(0, 1500))
+        await self.people.nap(self.dice.uniform(0, 300))
         while not self.people.closing.is_set():
             cart = self._new_cart()
             await self._leave(cart)
             plot = self.dice.choice(PLOTS)
             self._tell(cart, f"will {plot.__name__.strip('_')}")
             await plot(self, cart)
-            await self.people.nap(self.dice.choice([30.0, 600.0, 3000.0, 20_000.0]))
+            await self.people.nap(self.dice.choice([2.0, 60.0, 600.0, 4000.0]))
 
     # --- plots ----------------------------------------------------------------------------------------
 
-    async def _walk_away(self, _cart: Cart) -> None:
-        await self.people.nap(DUE_S)
+    async def _walk_away(self, cart: Cart) -> None:
+        await self.people.nap(self.dice.uniform(0, _due_s(cart)))
 
     async def _come_back(self, cart: Cart) -> None:
-        await self._hurry()
+        await self._hurry(cart)
         await self._leave(cart, "back")
 
     async def _tick_again(self, cart: Cart) -> None:
-        await self._hurry()
+        await self._hurry(cart)
         await self._leave(cart)
 
     async def _complete(self, cart: Cart) -> None:
-        await self._hurry()
+        await self._hurry(cart)
         await self._order(cart)
 
     async def _pay(self, cart: Cart) -> None:
-        await self._hurry()
+        await self._hurry(cart)
         await self._payment(cart, "paying", "pending")
-        await self.people.nap(self.dice.choice([5.0, 300.0, DUE_S, 5000.0]))
+        await self.people.nap(self.dice.choice([2.0, 60.0, _due_s(cart), 5000.0]))
         how = self.dice.choice(["fail", "complete", "forget", "again"])
         if how == "fail":
             await self._payment(cart, "payment failed", "failed")
@@ -125,21 +124,21 @@ class Shopper:
             await self._payment(cart, "paying", "pending")
 
     async def _withdraw(self, cart: Cart) -> None:
-        await self._hurry()
+        await self._hurry(cart)
         acts = self._consents(cart)
         act = self.people.stage.witness.act(acts, WITHDRAWN)
         self._tell(cart, "withdraws")
         await self._api([act], "POST", "/v1/consent-withdrawals", cart, {"phone": self.phone.e164})
 
     async def _untick(self, cart: Cart) -> None:
-        await self._hurry()
+        await self._hurry(cart)
         witness = self.people.stage.witness
         acts = [witness.act(cart.acts, "unticked"), witness.act(self._consents(cart), WITHDRAWN)]
         self._tell(cart, "unticks the box")
         await self._put(acts, cart, {"consent": UNTICKED})
 
     async def _text_stop(self, cart: Cart) -> None:
-        await self._hurry()
+        await self._hurry(cart)
         await self._text(cart, self.dice.choice(["STOP", "stop please", "Unsubscribe", "Nebesiųskite"]))
 
     async def _stop_and_start(self, cart: Cart) -> None:
@@ -167,15 +166,16 @@ class Shopper:
 
     # --- what plots are made of ---------------------------------------------------------------------------
 
-    async def _hurry(self) -> None:
+    async def _hurry(self, cart: Cart) -> None:
         """Act at a moment that may matter: while a worker claims, about when the text is due, or at any time."""
+        due_s = _due_s(cart)
         when = self.dice.choice(["claim", "claim", "due", "soon"])
         if when == "claim":
-            await self.people.until_claim(DUE_S * 2)
+            await self.people.until_claim(due_s * 2 + 900)
         elif when == "due":
-            await self.people.nap(DUE_S + self.dice.uniform(-20, 20))
+            await self.people.nap(due_s + self.dice.uniform(-20, 20))
         else:
-            await self.people.nap(self.dice.uniform(0, DUE_S))
+            await self.people.nap(self.dice.uniform(0, due_s))
 
     def _new_cart(self) -> Cart:
         self.carts += 1
@@ -222,7 +222,7 @@ class Shopper:
 
     async def _link(self, cart: Cart, kind: str) -> str | None:
         """The path of a link in the text that this cart got, once it has come."""
-        await self.people.nap(DUE_S + self.dice.uniform(0, 600))
+        await self.people.nap(_due_s(cart) + self.dice.uniform(0, 900))
         stage = self.people.stage
         mine = [t for t in stage.carrier.texts.values() if stage.witness.cart_of_attempt(t.text.attempt_id) is cart]
         found = re.search(rf"{re.escape(stage.settings.public_url)}({kind}\S+)", mine[0].text.body) if mine else None
@@ -333,6 +333,11 @@ class Owner:
     @property
     def _path(self) -> str:
         return f"/v1/organizations/{self.merchant.organization_id}"
+
+
+def _due_s(cart: Cart) -> float:
+    """How long after the last activity its text is due."""
+    return cart.shop.text_delay.total_seconds()
 
 
 def phones(dice: Random, count: int) -> list[Phone]:

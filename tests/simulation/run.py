@@ -37,7 +37,7 @@ HOPS_MAX = 400
 HOP_S = 601.0  # longer than the nap, and than the pace of the abandonment scan
 # Where nothing is going on, time may as well leap: else most steps would be spent on looking for work.
 LEAP_RATE = 0.05
-LEAPS_S = (300.0, 300.0, 900.0, 900.0, 2400.0, 2400.0, 10 * 3600.0)
+LEAPS_S = (*(60.0,) * 4, *(300.0,) * 4, 900.0, 900.0, 2400.0, 10 * 3600.0)
 IDLE = frozenset({"looks for messages", "looks for events", "wakes up"})
 PACE_STEPS = 150  # how long a process stays as slow as it is
 RESTART_S = (0.5, 10.0, 120.0, 900.0)

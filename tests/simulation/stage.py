@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
-from datetime import time
+from datetime import time, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -41,6 +41,9 @@ PLAYED_TASKS: tuple[Task, ...] = tuple(
     replace(task, cron=SLOWER.get(task.name, task.cron)) for task in TASKS if task.name != "invariants"
 )
 CREDITS = (0, 15, 60, 1000)
+# Seconds until a cart is abandoned, and until its text is due. Most shops are quick, so that a story has many texts.
+DELAYS_S = ((60, 120), (60, 300), (300, 600), (1800, 2700))
+PAYMENT_TIMEOUTS_S = (120, 900, 3600)
 
 
 class WebProcess:
@@ -193,6 +196,8 @@ class Stage:
         opens, closes = dice.choice(WINDOWS)
         config: dict[str, Any] = {"enabled": True, "window_opens": opens, "window_closes": closes}
         config |= {"spread_s": dice.choice([0, 900]), "cycle_cap": dice.choice([100, 100, 2])}
+        config["idle_s"], config["text_delay_s"] = dice.choice(DELAYS_S)
+        config["payment_timeout_s"] = dice.choice(PAYMENT_TIMEOUTS_S)
         base = f"/v1/organizations/{merchant.organization_id}/shops"
         facts = {"name": f"Shop {digits}", "default_country": "LT", "default_locale": dice.choice(["en", "lt", "ru"])}
         made = await self._operate(base, facts | {"sms_config": config})
@@ -208,6 +213,8 @@ class Stage:
             time.fromisoformat(opens),
             time.fromisoformat(closes),
             config["cycle_cap"],
+            timedelta(seconds=config["text_delay_s"]),
+            timedelta(seconds=config["payment_timeout_s"]),
         )
         self.witness.shops[shop.shop_id] = shop
         return shop

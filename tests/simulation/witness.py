@@ -28,9 +28,7 @@ from simulation.director import Director
 from simulation.story import Broken
 from simulation.windows import may_be_texted
 
-TEXT_DELAY = timedelta(minutes=45)
 STALE_AFTER = timedelta(hours=96)
-PAYMENT_TIMEOUT = timedelta(hours=1)
 # A call begins at most 30 s after its slot, which is at most 5 s after the claim.
 CALL_WITHIN = timedelta(seconds=35)
 # Two clocks may be wrong by so much in opposite directions.
@@ -44,7 +42,9 @@ PRICES = {
 }
 
 GRANTED, WITHDRAWN, SUPPRESSED, STARTED, NOT_MINE = "granted", "withdrawn", "suppressed", "started", "not my number"
-ACTIVITY = frozenset({"left", "back", "paying", "payment failed"})
+# What certainly moves the last activity, and what may: news of a payment that is settled already is old news.
+ACTIVITY = frozenset({"left", "back"})
+PERHAPS_ACTIVITY = ACTIVITY | {"paying", "payment failed"}
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class Witness:
             return None
         # The first of several that were told counts: the others change nothing.
         first = min(each.began_at for each in cart.acts if each.kind == "paying" and not each.refused)
-        if claim.decided_at >= first + PAYMENT_TIMEOUT - TOLERANCE:
+        if claim.decided_at >= first + cart.shop.payment_timeout - TOLERANCE:
             return None
         return "no text while a payment is under way", f"paying at step {act.answered}, claimed at {claim.began}"
 
@@ -207,7 +207,7 @@ class Witness:
             (cart.shop.merchant.acts, "FREE", "PRO"),
         )
         for acts, off, on in switches:
-            if (act := undone_before(claim.began, acts, frozenset({off}), frozenset({on}))) is not None:
+            if act := undone_before(claim.began, acts, frozenset({off}), frozenset({on}), claim.committed):
                 return "no text while texts are off", f"{act.kind} at step {act.answered}, claimed at {claim.began}"
         return None
 
@@ -217,9 +217,9 @@ class Witness:
             return "no call begins long after its claim", f"claimed {claim.decided_at}, called {now}"
         seen = [act for act in cart.acts if act.kind in ACTIVITY and act.is_done_before(claim.committed)]
         last = max(act.began_at for act in seen) if seen else None
-        if last is not None and claim.decided_at < last + TEXT_DELAY - TOLERANCE:
+        if last is not None and claim.decided_at < last + cart.shop.text_delay - TOLERANCE:
             return "no text before the shopper has been away long enough", f"active {last}, claimed {claim.decided_at}"
-        possible = [act.answered_at or now for act in cart.acts if act.kind in ACTIVITY and not act.refused]
+        possible = [act.answered_at or now for act in cart.acts if act.kind in PERHAPS_ACTIVITY and not act.refused]
         if possible and claim.decided_at > max(possible) + STALE_AFTER + TOLERANCE:
             return "no text for a stale cart", f"active {max(possible)}, claimed {claim.decided_at}"
         if not self.is_open(cart, now, early=TOLERANCE):

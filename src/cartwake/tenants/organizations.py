@@ -71,9 +71,14 @@ async def change_plan(conn: Connection, organization_id: UUID, plan: str) -> Non
         raise NotKnown("There is no such organization.")
 
 
-async def read_sms_config(conn: Connection, scope: ShopScope) -> tuple[SmsConfig, datetime | None]:
-    """The shop's SMS settings, and since when the operator has paused it (None: not paused). Raises `NotKnown`."""
-    found = await store.select_config(conn, scope.organization_id, scope.shop_id)
+async def read_sms_config(
+    conn: Connection, scope: ShopScope, *, lock: bool = False
+) -> tuple[SmsConfig, datetime | None]:
+    """The shop's SMS settings, and since when the operator has paused it (None: not paused). Raises `NotKnown`.
+
+    `lock`: until commit, for whoever changes some of them and keeps the rest.
+    """
+    found = await store.select_config(conn, scope.organization_id, scope.shop_id, lock=lock)
     if found is None:
         raise NotKnown("There is no such shop.")
     paused_at = found.pop("paused_at")

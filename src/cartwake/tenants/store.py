@@ -50,6 +50,8 @@ SELECT_CONFIG = (
     .format(fields=sql.SQL(", ").join(map(sql.Identifier, CONFIG_FIELDS)))
     .as_string()
 )
+# Locked by whoever changes some of it and keeps the rest.
+LOCK_CONFIG = SELECT_CONFIG + " FOR UPDATE"
 SELECT_SHOP = """
 SELECT organization_id, shop_id, name, default_country, default_locale, created_at
 FROM shops WHERE organization_id = %s AND shop_id = %s
@@ -110,8 +112,10 @@ async def update_config(
     await conn.execute(UPDATE_CONFIG, _config_params(now, organization_id, shop_id, config))
 
 
-async def select_config(conn: Connection, organization_id: UUID, shop_id: UUID) -> dict[str, Any] | None:
-    return await row(conn, SELECT_CONFIG, [organization_id, shop_id])
+async def select_config(
+    conn: Connection, organization_id: UUID, shop_id: UUID, *, lock: bool = False
+) -> dict[str, Any] | None:
+    return await row(conn, LOCK_CONFIG if lock else SELECT_CONFIG, [organization_id, shop_id])
 
 
 async def select_plans(conn: Connection) -> list[tuple[UUID, str]]:

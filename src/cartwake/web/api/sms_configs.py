@@ -79,7 +79,8 @@ async def put_sms_config(door: AtShop, form: SmsConfigForm) -> SmsConfigView:
     """Change settings. Switching texts on asks again about the carts that were refused while they were off."""
     async with door.open() as conn:
         shop = await read_shop(conn, door.scope)
-        config, paused_at = await read_sms_config(conn, door.scope)
+        # Two changes at once must not undo each other: whoever switches texts off is heard.
+        config, paused_at = await read_sms_config(conn, door.scope, lock=True)
         wanted = merged(form, config, shop.default_country)
         await save_sms_config(conn, door.moment.now, door.scope, wanted)
         if wanted.enabled and not config.enabled:
