@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+import re
 import subprocess
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 
 from cartwake.cli.recovery import recover_from
+from cartwake.credits.balance import adjust
+from cartwake.credits.pricing import price
 from cartwake.kit.crypto import Vault
 from cartwake.kit.db import OPERATOR, Database
+from cartwake.kit.phones import country_of
 from cartwake.kit.schema import pause_if_moved, settle_here
+from cartwake.messages.segments import measure
 from cartwake.tenants.switches import deployment_paused_since, resume_deployment
+from cartwake.web.app import create_app
 from conftest import database_url
-from deployment import Deployment
+from deployment import Deployment, phone
 from world import AINO, JONAS, RUTA, TICKED
 
 
@@ -91,7 +101,7 @@ async def test_after_a_restore_nobody_is_texted_twice_and_no_stop_is_lost(
     found = await recover_from(restored.runtime, deployment.carrier, backup_at)  # type: ignore[arg-type]
     assert (found.texts, found.messages, found.replies) == (2, 2, 1)
     again = await recover_from(restored.runtime, deployment.carrier, backup_at)  # type: ignore[arg-type]
-    assert again.messages == 0, "what was accounted for is not accounted for twice"
+    assert (again.messages, again.credits) == (0, 0), "what was accounted for is not accounted for twice"
     await restored.settle()
     async with copy_of.transaction(OPERATOR) as conn:
         await settle_here(conn)
@@ -127,6 +137,114 @@ async def test_a_text_whose_cart_the_backup_never_saw_still_counts_for_its_phone
     assert (found.texts, found.messages) == (1, 0)
     with psycopg.connect(copy_of.url) as owner:
         assert owner.execute("SELECT count(*) FROM recipient_texts").fetchone() == (1,)
+    assert found.credits == await cost_at_the_carrier(deployment, [JONAS])
+
+
+async def test_a_backup_taken_under_load_texts_nobody_twice_and_accounts_for_every_credit(
+    deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
+) -> None:
+    settled(fresh_url)
+    shops = [await deployment.shop(name, credits=400) for name in ("Lino Namai", "Kalnapilis")]
+    phones: list[str] = []
+
+    async def minutes_of_trade(minutes: int) -> None:
+        """Every minute two shoppers leave a cart at each shop, and whatever is due goes out."""
+        for _ in range(minutes):
+            for shop in shops * 2:
+                phones.append(phone(len(phones)))
+                await shop.put_session(f"cart-{len(phones)}", consent=TICKED, phone=phones[-1])
+            await deployment.pass_time(minutes=1)
+
+    await minutes_of_trade(50)
+    backup_at = deployment.clock.now()
+    backup = asyncio.create_task(asyncio.to_thread(dump, fresh_url, tmp_path / "backup"))
+    before = len(await texts_at_the_carrier(deployment))
+    while not backup.done():
+        await minutes_of_trade(1)
+    assert len(await texts_at_the_carrier(deployment)) > before, "texts went out while the backup was taken"
+    await backup
+    await minutes_of_trade(10)
+    await asyncio.to_thread(restore, tmp_path / "backup", copy_of.url)
+
+    assert pause_if_moved(copy_of, deployment.clock.now())
+    restored = replace(deployment, runtime=replace(deployment.runtime, db=copy_of))
+    too_early = backup_at - timedelta(minutes=20)  # what the backup knows about is not counted again
+    found = await recover_from(restored.runtime, deployment.carrier, too_early)  # type: ignore[arg-type]
+    assert found.texts >= found.messages > 0 and found.unpaid_credits == 0
+    async with copy_of.transaction(OPERATOR) as conn:
+        await settle_here(conn)
+        await resume_deployment(conn)
+    await restored.pass_time(hours=26)
+    await restored.sound()
+
+    texts = await texts_at_the_carrier(deployment)
+    assert len(texts) > len(phones) / 2 and max(Counter(text["to"] for text in texts).values()) == 1
+    with psycopg.connect(copy_of.url) as owner:
+        spent = owner.execute(
+            "SELECT -sum(credits) FROM org_sms_credit_ledger WHERE entry_type IN ('SEND_RESERVE', 'SEND_REFUND')"
+        ).fetchone()
+    assert spent == (await cost_at_the_carrier(deployment, phones),), "what the carrier took is what was paid for"
+
+
+async def test_what_a_restored_balance_cannot_pay_is_said_and_taken_later(
+    deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
+) -> None:
+    settled(fresh_url)
+    merchant = await deployment.merchant(credits=0)
+    await deployment.leave_credits(merchant, 1)
+    shop = await merchant.shop("Lino Namai")
+    backup_at = deployment.clock.now()
+    dump(fresh_url, tmp_path / "backup")
+    await merchant.add_credits(99)
+    await shop.put_session("after", consent=TICKED, phone=RUTA)
+    await deployment.pass_time(minutes=50)
+    cost = await cost_at_the_carrier(deployment, [RUTA])
+    assert cost > 1, "more than the backup's balance"
+    restore(tmp_path / "backup", copy_of.url)
+
+    restored = replace(deployment, runtime=replace(deployment.runtime, db=copy_of))
+    found = await recover_from(restored.runtime, deployment.carrier, backup_at)  # type: ignore[arg-type]
+    assert (found.credits, found.unpaid_credits) == (0, cost)
+    async with copy_of.transaction(OPERATOR) as conn:
+        await adjust(conn, deployment.clock.now(), merchant.organization_id, 99, reference=None, note="bought again")
+    again = await recover_from(restored.runtime, deployment.carrier, backup_at)  # type: ignore[arg-type]
+    assert (again.credits, again.unpaid_credits) == (cost, 0)
+    await restored.sound()
+
+
+async def test_the_link_in_a_text_that_the_backup_never_saw_still_leads_to_the_cart(
+    deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
+) -> None:
+    settled(fresh_url)
+    shop = await deployment.shop("Lino Namai")
+    await shop.put_session("open", consent=TICKED, phone=RUTA)
+    backup_at = deployment.clock.now()
+    dump(fresh_url, tmp_path / "backup")
+    await deployment.pass_time(minutes=50)
+    (text,) = await deployment.phone_shows(RUTA)
+    restore(tmp_path / "backup", copy_of.url)
+
+    restored = replace(deployment, runtime=replace(deployment.runtime, db=copy_of))
+    await recover_from(restored.runtime, deployment.carrier, backup_at)  # type: ignore[arg-type]
+    app = create_app(restored.runtime, deployment.carrier)
+    path = re.search(r"/r/\S+", text["body"])
+    assert path is not None
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+        answer = await http.get(path[0])
+    assert answer.status_code == 302 and "step=cart_recovery_sms" in answer.headers["location"]
+
+
+async def texts_at_the_carrier(deployment: Deployment) -> list[dict[str, str]]:
+    """Every text that the carrier took, by its own record."""
+    answer = await deployment.http.get(f"{deployment.sandbox.url}/sandbox/messages", params={"limit": 1000})
+    found: list[dict[str, str]] = [each for each in answer.json()["messages"] if each["direction"] != "inbound"]
+    return found
+
+
+async def cost_at_the_carrier(deployment: Deployment, phones: Sequence[str]) -> int:
+    """What the texts to these phones cost, reckoned from the carrier's record alone."""
+    shown = [text for number in phones for text in await deployment.phone_shows(number)]
+    return sum(price(measure(text["body"]).segments, country_of(text["to"])) for text in shown)
 
 
 def test_a_database_that_never_moved_is_not_paused(db: Database, fresh_url: str, deployment: Deployment) -> None:

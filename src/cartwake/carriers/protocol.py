@@ -136,6 +136,7 @@ class ListedText:
     body: str
     created_at: datetime
     inbound: bool
+    status: MessageStatus
 
 
 class KeepsRecord(Protocol):

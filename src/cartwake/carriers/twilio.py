@@ -207,15 +207,19 @@ def _listed(record: Any) -> ListedText:
         body=record.body or "",
         created_at=record.date_created,
         inbound=record.direction == "inbound",
+        status=_status(record),
     )
 
 
-def _report(record: Any, attempt_id: UUID) -> StatusReport:
+def _status(record: Any) -> MessageStatus:
     # A status that we do not know is still a text that was taken.
-    status = webhooks.STATUSES.get(record.status, MessageStatus.ACCEPTED)
+    return webhooks.STATUSES.get(record.status, MessageStatus.ACCEPTED)
+
+
+def _report(record: Any, attempt_id: UUID) -> StatusReport:
     return StatusReport(
         sid=record.sid,
         attempt_id=attempt_id,
-        status=status,
+        status=_status(record),
         error_code=webhooks.error_code(record.error_code),
     )

@@ -13,7 +13,7 @@ from cartwake.cli.plumbing import as_operator, carrier_of, fail, run_with
 from cartwake.kit.db import ENGINE, Connection
 from cartwake.kit.runtime import Runtime
 from cartwake.kit.schema import settle_here
-from cartwake.messages.recovery import Recovered, oldest_first, read_waiting_links
+from cartwake.messages.recovery import Recovered, oldest_first, read_links
 from cartwake.messages.recovery import recover as run_batch
 from cartwake.tenants.switches import pause_deployment, resume_deployment
 
@@ -36,9 +36,10 @@ def recover(
                 found = await recover_from(runtime, carrier, since.replace(tzinfo=UTC))
             except CarrierError as error:
                 fail(f"The carrier could not be asked ({error}); nothing is lost, run it again.")
+        again = " Add what was bought since and run this again." if found.unpaid_credits else ""
         typer.echo(
-            f"{found.texts} texts were taken since then.\n"
-            f"{found.messages} messages are marked as sent; the {found.credits} credits of theirs are in no ledger.\n"
+            f"{found.texts} texts went out that the backup does not know; {found.messages} messages marked as sent.\n"
+            f"{found.credits} credits taken for them; {found.unpaid_credits} could not be, for want of them.{again}\n"
             f"{found.replies} replies will be worked off again.\n"
             "Check with `cartwake audit`, let a worker work off the replies, then run `cartwake resume`."
         )
@@ -50,11 +51,11 @@ def recover(
 async def recover_from(runtime: Runtime, carrier: KeepsRecord, since: datetime) -> Recovered:
     """Account for the carrier's whole record since then, in batches of transactions of their own."""
     async with runtime.db.transaction(ENGINE) as conn:
-        waiting = await read_waiting_links(conn, runtime.vault)
-    total = Recovered()
+        links = await read_links(conn, runtime.vault)
+    total, refund_on = Recovered(), runtime.settings.refund_on
     async for batch in _batches(carrier.history(since)):
         async with runtime.db.transaction(ENGINE) as conn:
-            total += await run_batch(conn, runtime.moment(), waiting, oldest_first(batch))
+            total += await run_batch(conn, runtime.moment(), links, oldest_first(batch), refund_on)
     return total
 
 

@@ -37,7 +37,8 @@ async def reserve(
     if not requests:
         return set()
     heads = await lock_balances(conn, {request.organization_id for request in requests}, account=account)
-    known = await _existing(conn, requests, account)
+    keys = [(request.organization_id, request.reservation_id) for request in requests]
+    known = await find_reservations(conn, keys, account=account)
     available = {organization_id: head.available_credits for organization_id, head in heads.items()}
     new = [request for request in requests if (request.organization_id, request.reservation_id) not in known]
     granted = choose_affordable(available, new)
@@ -49,6 +50,14 @@ async def reserve(
         ]
         await post(conn, now, heads, taken, account=account)
     return {request.reservation_id for request in granted}
+
+
+async def find_reservations(
+    conn: Connection, reservations: Sequence[ReservationKey], *, account: Account = SMS_ACCOUNT
+) -> set[ReservationKey]:
+    """Those of the reservations that exist, in whatever state."""
+    found = await rows(conn, store.SELECT_RESERVATIONS, _columns(reservations, account))
+    return {(line["organization_id"], line["reservation_id"]) for line in found}
 
 
 async def confirm(
@@ -98,12 +107,6 @@ async def _settle(
     ]
     await post(conn, now, heads, changes, account=account)
     return {reservation_id for _, reservation_id in settled}
-
-
-async def _existing(conn: Connection, requests: Sequence[ReserveRequest], account: Account) -> set[ReservationKey]:
-    keys = [(request.organization_id, request.reservation_id) for request in requests]
-    found = await rows(conn, store.SELECT_RESERVATIONS, _columns(keys, account))
-    return {(line["organization_id"], line["reservation_id"]) for line in found}
 
 
 async def _insert(conn: Connection, now: datetime, granted: Sequence[ReserveRequest], account: Account) -> None:

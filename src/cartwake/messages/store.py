@@ -137,11 +137,16 @@ WHERE (m.organization_id, m.shop_id, m.message_id) = (l.organization_id, l.shop_
 RETURNING m.message_id
 """
 
-# After a restore: every message that still waits, to be recognized by the link in its text. The whole set is
-# held in memory, some 100 bytes a message, while nothing is being sent.
-READ_WAITING = """
-SELECT organization_id, shop_id, message_id, session_id, step, due_at FROM sms_messages
-WHERE state IN ('scheduled', 'held')
+# After a restore: every message that waits or is in flight, to be recognized by the link in its text. The whole
+# set is held in memory, some 100 bytes a message, while nothing is being sent.
+READ_UNSETTLED = """
+SELECT organization_id, shop_id, message_id, session_id, state IN ('scheduled', 'held') AS waits FROM sms_messages
+WHERE state IN ('scheduled', 'held', 'sending', 'unknown')
+"""
+# After a restore: which of these carrier ids the backup knows, or receipts since have made known.
+READ_ACCEPTED_SIDS = """
+SELECT carrier_sid FROM sms_messages
+WHERE carrier_sid = ANY(%(sids)s) AND reason IS DISTINCT FROM 'sent_before_restore'
 """
 # After a restore: carts of these shops and phones for which the backup knows no message.
 READ_CARTS_OF_PHONES = """
