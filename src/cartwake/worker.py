@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -14,10 +15,11 @@ from cartwake.jobs.trigger import Trigger, Wake
 from cartwake.kit.db import ENGINE, Connection, is_transient
 from cartwake.kit.runtime import Runtime
 from cartwake.messages import inbox, queue
-from cartwake.messages.dispatch import Attempt, Claimed, claim_batch, send_batch
+from cartwake.messages.dispatch import Attempt, Calls, Claimed, claim_batch, send_batch
 from cartwake.messages.inbound import apply_inbound
 from cartwake.messages.receipts import apply_receipts
 from cartwake.messages.recording import record_results
+from cartwake.tenants.switches import read_pauses
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -26,25 +28,30 @@ BATCHES_IN_FLIGHT = 4
 EVENTS_BATCH = 500
 # A claim that found shops but could take nothing (their sessions were being written) tries again after this.
 BUSY_PAUSE_S = 0.01
+# How soon a kill switch stops calls that a claimed batch has not made yet.
+SWITCHES_EVERY_S = 0.5
 TRIES = 5
 RETRY_PAUSE_S = 0.2
 
 
 async def run_worker(runtime: Runtime, carrier: Carrier, trigger: Trigger, stop: asyncio.Event) -> None:
-    """Work until `stop` is set; then finish what is in flight and return."""
+    """Work until `stop` is set; then finish the calls under way, put back what was not called, and return."""
+    calls = Calls(runtime.settings.twilio_concurrency, stop)
     async with asyncio.TaskGroup() as group:
-        group.create_task(_forever("dispatch", stop, lambda: dispatch_until(runtime, carrier, trigger, stop)))
+        group.create_task(_forever("dispatch", stop, lambda: dispatch_until(runtime, carrier, calls, trigger, stop)))
         group.create_task(_forever("events", stop, lambda: events_until(runtime, trigger, stop)))
 
 
-async def dispatch_until(runtime: Runtime, carrier: Carrier, trigger: Trigger, stop: asyncio.Event) -> None:
+async def dispatch_until(
+    runtime: Runtime, carrier: Carrier, calls: Calls, trigger: Trigger, stop: asyncio.Event
+) -> None:
     """Claim, send and record, several batches at a time."""
     in_flight: set[asyncio.Task[None]] = set()
     try:
         while not stop.is_set():
             claimed = await dispatch_once(runtime)
             if claimed.attempts:
-                in_flight.add(asyncio.create_task(deliver(runtime, carrier, claimed.attempts)))
+                in_flight.add(asyncio.create_task(deliver(runtime, carrier, claimed.attempts, calls)))
             elif claimed.more and not claimed.decided:
                 await asyncio.sleep(BUSY_PAUSE_S)
             if len(in_flight) >= BATCHES_IN_FLIGHT:
@@ -66,13 +73,27 @@ async def dispatch_once(runtime: Runtime) -> Claimed:
     return await _in_transaction(runtime, claim)
 
 
-async def deliver(runtime: Runtime, carrier: Carrier, attempts: Sequence[Attempt]) -> None:
+async def deliver(runtime: Runtime, carrier: Carrier, attempts: Sequence[Attempt], calls: Calls | None = None) -> None:
     """The network, then transaction B. If B cannot be had, the lease lapses and the carrier is asked."""
-    results = await send_batch(carrier, runtime.clock, attempts)
+    calls = calls or Calls(len(attempts))
+    watching = asyncio.create_task(_watch_switches(runtime, calls))
+    try:
+        results = await send_batch(carrier, runtime.clock, attempts, calls)
+    finally:
+        watching.cancel()
     try:
         await record(runtime, results)
     except psycopg.Error:
         log.exception("worker.results_not_recorded", attempts=len(attempts))
+
+
+async def _watch_switches(runtime: Runtime, calls: Calls) -> None:
+    """Until cancelled, let calls know which kill switches are thrown. With no answer, the last one goes on counting."""
+    while True:
+        await asyncio.sleep(SWITCHES_EVERY_S)
+        with contextlib.suppress(psycopg.OperationalError):
+            async with runtime.db.transaction(ENGINE) as conn:
+                calls.pauses = await read_pauses(conn)
 
 
 async def record(runtime: Runtime, results: Sequence[tuple[Attempt, SendResult]]) -> None:

@@ -20,8 +20,8 @@ from cartwake.messages import allocation, dispatch, facts
 from cartwake.quiet_hours import windows
 
 
-async def _send_as_if_refused(carrier: Any, clock: Any, attempts: Any) -> list[tuple[Any, Any]]:
-    results = await dispatch.send_batch(carrier, clock, attempts)
+async def _send_as_if_refused(*batch: Any) -> list[tuple[Any, Any]]:
+    results = await dispatch.send_batch(*batch)
     return [(attempt, Throttled(None, 1.0) if isinstance(it, Unknown) else it) for attempt, it in results]
 
 

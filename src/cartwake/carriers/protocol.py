@@ -63,6 +63,7 @@ class Throttled:
 
     code: int | None
     retry_after_s: float
+    reason: str = "throttled"
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ class TwilioCarrier:
             )
         except NEVER_SENT:
             # No byte of the text left this machine, so handing it over again cannot text anybody twice.
-            return Throttled(None, UNREACHABLE_RETRY_S)
+            return Throttled(None, UNREACHABLE_RETRY_S, "carrier_not_reached")
         except (TwilioRestException, TwilioServiceException) as refusal:
             return _refused(refusal.code, LAST_ANSWER.get())
         except Exception as error:  # past this point the text may have been taken, whatever went wrong

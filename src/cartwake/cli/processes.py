@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from cartwake.cli.plumbing import PATIENCE_S, carrier_of, database, ready_database, run_until_signal, settings_and_logs
+from cartwake.cli.plumbing import (
+    PATIENCE_S,
+    carrier_of,
+    database,
+    fail,
+    ready_database,
+    run_until_signal,
+    settings_and_logs,
+)
 from cartwake.kit.runtime import Runtime, vault_of
 
 app = typer.Typer()
@@ -89,10 +97,13 @@ def sandbox(context: typer.Context) -> None:
 @app.command()
 def migrate() -> None:
     """Bring the database to this version's schema, and set the passwords of its logins."""
-    from cartwake.kit.schema import expected_revision
+    from cartwake.kit.schema import NotReadyError, expected_revision
     from cartwake.kit.schema import migrate as run_migrations
 
     settings = settings_and_logs()
     with database(settings) as url:
-        run_migrations(url, vault_of(settings))
+        try:
+            run_migrations(url, vault_of(settings))
+        except NotReadyError as error:
+            fail(str(error))
         typer.echo(f"The database is at revision {expected_revision()}.")

@@ -26,6 +26,9 @@ INSERT INTO deployment_home (system_identifier, database_oid)
 SELECT c.system_identifier, d.oid FROM pg_control_system() c, pg_database d WHERE d.datname = current_database()
 """
 RETRY_PAUSE_S = 0.2
+# A migration's tries to get its locks; each waits as long as `run_sql_beside` lets it.
+LOCK_TRIES = 12
+LOCK_PAUSE_S = 1.0
 
 
 def migrate(url: str, vault: Vault) -> None:
@@ -36,7 +39,7 @@ def migrate(url: str, vault: Vault) -> None:
     """
     with psycopg.connect(url, autocommit=True) as guard:
         guard.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
-        _run_migrations(url)
+        _run_migrations_patiently(url)
         guard.execute(SETTLE_HERE + " ON CONFLICT (only_row) DO NOTHING")
         for login in LOGINS:
             guard.execute(
@@ -110,6 +113,22 @@ def _ask(db: Database, query: str, params: list[object], patience_s: float) -> t
                     "If it was never migrated, or the secret keys have changed since, run: cartwake migrate"
                 ) from None
         time.sleep(RETRY_PAUSE_S)
+
+
+def _run_migrations_patiently(url: str) -> None:
+    """A step that does not get its lock in time has given up its turn, so that nobody queues behind it; again, then.
+
+    Raises `NotReadyError` when it never does.
+    """
+    for _ in range(LOCK_TRIES):
+        try:
+            return _run_migrations(url)
+        except psycopg.errors.LockNotAvailable:
+            time.sleep(LOCK_PAUSE_S)
+    raise NotReadyError(
+        "The migration did not get the locks that it needs: a transaction holds a table for minutes. Find it in "
+        "pg_stat_activity, end it, and run `cartwake migrate` again. Nothing was changed."
+    )
 
 
 def _run_migrations(url: str) -> None:

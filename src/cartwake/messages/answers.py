@@ -103,8 +103,7 @@ def answer_to_send(now: datetime, message: InFlight, result: SendResult) -> Move
         if late:
             return Move(message=message, state=S.NOT_ACCEPTED, reason="throttled", released=True)
         due_at = now + throttle_delay(result.retry_after_s, message.attempts)
-        reason = "throttled" if result.code is not None else "carrier_not_reached"
-        return Move(message=message, state=S.HELD, reason=reason, released=True, due_at=due_at)
+        return Move(message=message, state=S.HELD, reason=result.reason, released=True, due_at=due_at)
     return None if late else Move(message=message, state=S.UNKNOWN, reason=result.reason)
 
 

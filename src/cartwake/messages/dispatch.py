@@ -29,12 +29,13 @@ from cartwake.messages.model import DueMessage, Gate, MessageState, Outcome, Ver
 from cartwake.messages.trace import Traced, keep
 from cartwake.quiet_hours.windows import validity_s
 from cartwake.tenants.model import ShopScope
+from cartwake.tenants.switches import NO_PAUSES
 
 # No call to the carrier begins later than this after the claim: consent was checked then.
 START_WITHIN_S = 30.0
 # Beyond the latest start and the longest call, before a `sending` message counts as abandoned by its worker.
 LEASE_MARGIN_S = 30.0
-NOT_STARTED = Throttled(code=None, retry_after_s=0)
+NOT_STARTED = Throttled(code=None, retry_after_s=0, reason="call_not_started")
 
 
 @dataclass(frozen=True)
@@ -77,19 +78,44 @@ async def claim_batch(conn: Connection, moment: Moment, clock: Clock, settings: 
     return Claimed(attempts, len(verdicts), more=True)
 
 
-async def send_batch(carrier: Carrier, clock: Clock, attempts: Sequence[Attempt]) -> list[tuple[Attempt, SendResult]]:
+class Calls:
+    """One worker's calls to its carrier: so many at a time, and none once something forbids it.
+
+    A claimed text waits for its sender's slot and for a free line. What became true meanwhile, a kill switch or
+    a worker that was told to stop, is asked about at the last moment, when nothing has left this machine yet.
+    """
+
+    def __init__(self, at_a_time: int, stop: asyncio.Event | None = None) -> None:
+        """`at_a_time`: as many as the carrier's adapter has connections, so that nothing waits unseen in there.
+
+        `stop`: set when the worker is told to end.
+        """
+        self.line = asyncio.Semaphore(at_a_time)
+        self.pauses = NO_PAUSES
+        self._stop = stop or asyncio.Event()
+
+    def allow(self, shop: ShopScope) -> bool:
+        """Whether a call for this shop may start now."""
+        return not (self._stop.is_set() or self.pauses.cover(shop))
+
+
+async def send_batch(
+    carrier: Carrier, clock: Clock, attempts: Sequence[Attempt], calls: Calls | None = None
+) -> list[tuple[Attempt, SendResult]]:
     """The network: hand every text over, each at its sender's slot. No transaction is open."""
-    results = await asyncio.gather(*(_send(carrier, clock, attempt) for attempt in attempts))
+    calls = calls or Calls(len(attempts))
+    results = await asyncio.gather(*(_send(carrier, clock, attempt, calls) for attempt in attempts))
     return list(zip(attempts, results, strict=True))
 
 
-async def _send(carrier: Carrier, clock: Clock, attempt: Attempt) -> SendResult:
+async def _send(carrier: Carrier, clock: Clock, attempt: Attempt, calls: Calls) -> SendResult:
     await clock.sleep_until(attempt.slot)
-    now = clock.now()
-    if now > attempt.start_by or now >= attempt.send_until:
-        return NOT_STARTED
-    # Counted anew, so that however late the call is, delivery ends with the window.
-    return await carrier.send(replace(attempt.text, validity_s=validity_s(now, attempt.send_until)))
+    async with calls.line:
+        now = clock.now()
+        if now > attempt.start_by or now >= attempt.send_until or not calls.allow(attempt.message.shop):
+            return NOT_STARTED
+        # Counted anew, so that however late the call is, delivery ends with the window.
+        return await carrier.send(replace(attempt.text, validity_s=validity_s(now, attempt.send_until)))
 
 
 def _sift(

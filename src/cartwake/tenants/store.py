@@ -98,6 +98,9 @@ DELETE FROM deployment_switches WHERE name = %s
 SELECT_SWITCHES = """
 SELECT name, thrown_at FROM deployment_switches
 """
+SELECT_PAUSED_SHOPS = """
+SELECT organization_id, shop_id FROM shop_sms_configs WHERE paused_at IS NOT NULL
+"""
 
 
 async def insert_config(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from cartwake.jobs.trigger import Wake, announce
@@ -11,6 +12,28 @@ from cartwake.tenants import store
 from cartwake.tenants.model import ShopScope
 
 SENDING_PAUSED = "sending_paused"
+
+
+@dataclass(frozen=True)
+class Pauses:
+    """Every kill switch that is thrown."""
+
+    everywhere: bool
+    shops: frozenset[ShopScope]
+
+    def cover(self, shop: ShopScope) -> bool:
+        """Whether this shop may send nothing."""
+        return self.everywhere or shop in self.shops
+
+
+NO_PAUSES = Pauses(everywhere=False, shops=frozenset())
+
+
+async def read_pauses(conn: Connection) -> Pauses:
+    """Every kill switch that is thrown, of the deployment and of shops. Engine login."""
+    found = await rows(conn, store.SELECT_PAUSED_SHOPS)
+    shops = frozenset(ShopScope(each["organization_id"], each["shop_id"]) for each in found)
+    return Pauses(await deployment_paused_since(conn) is not None, shops)
 
 
 async def pause_deployment(conn: Connection, now: datetime) -> None:

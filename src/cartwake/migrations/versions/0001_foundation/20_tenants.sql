@@ -39,6 +39,8 @@ CREATE TABLE shop_sms_configs (
   CHECK (window_opens < window_closes),
   CHECK (text_delay_s >= idle_s)
 );
+-- Workers ask twice a second which shops are paused.
+CREATE INDEX shop_sms_configs_paused ON shop_sms_configs (organization_id, shop_id) WHERE paused_at IS NOT NULL;
 
 -- Keys of organizations and shops; stored hashed. The hash is unique over the deployment: it is looked up
 -- before the tenant is known.
