@@ -25,7 +25,8 @@ import psycopg
 
 from cartwake.kit.clock import VirtualClock
 from cartwake.kit.config import Settings
-from cartwake.kit.embedded import DEFAULT_HOME, EmbeddedPostgresError, embedded_postgres
+from cartwake.kit.embedded import EmbeddedPostgresError, embedded_postgres, home_of
+from cartwake.kit.listen import CannotListenError, open_port
 from cartwake.kit.runtime import vault_of
 from cartwake.kit.schema import migrate
 from cartwake.trial import fresh_database, write_environment
@@ -67,7 +68,9 @@ class Cluster:
     def __init__(self, logs: Path, environment: Mapping[str, str]) -> None:
         """`logs`: a folder for one file per process; `environment` is added to our own."""
         self._logs = logs
-        self._environment = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
+        # What is given here replaces a secret's file too: to have both is refused.
+        inherited = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in environment}
+        self._environment = {**inherited, **environment, "PYTHONUNBUFFERED": "1"}
         self._running: list[_Running] = []
 
     async def __aenter__(self) -> Cluster:
@@ -182,11 +185,6 @@ def database_server(settings: Settings) -> Iterator[str]:
         raise ClusterError(str(error)) from error
 
 
-def home_of(settings: Settings) -> Path:
-    """Where logs and other files of this machine's processes go."""
-    return (settings.data_dir or DEFAULT_HOME).expanduser().resolve()
-
-
 def free_port(wish: int, taken: Sequence[int] = ()) -> int:
     """`wish` if nobody listens there, else any free port of the loopback address, none of `taken`."""
     for port in (wish, 0):
@@ -267,26 +265,39 @@ def run_up(settings: Settings, speed: float | None = None) -> int:
     made anew each time. `trial.env` in the data folder lets commands in another terminal join them.
     """
     try:
-        with alone(home_of(settings)), database_server(settings) as url:
-            if free_port(settings.port) != settings.port:
-                raise ClusterError(f"Port {settings.port} is in use; set CARTWAKE_PORT to another.")
+        with alone(home_of(settings)), database_server(settings) as server_url:
+            open_port(settings.host, settings.port, "CARTWAKE_PORT", "CARTWAKE_HOST").close()
             if speed is None:
-                migrate(url, vault_of(settings))
-                return asyncio.run(_up(settings, url))
-            home = home_of(settings)
-            VirtualClock.create(home / "clock", TUESDAY_AT_TEN, speed)
-            settings = settings.model_copy(update={"clock": f"virtual:{home / 'clock'}"})
-            trial = fresh_database(url, vault_of(settings), "trial")
-            write_environment(home / "trial.env", {"CARTWAKE_DATABASE_URL": trial, "CARTWAKE_CLOCK": settings.clock})
-            return asyncio.run(_up(settings, trial))
+                migrate(server_url, vault_of(settings))
+                names = asyncio.run(_up(settings, server_url))
+            else:
+                names = asyncio.run(_up(*_trial(settings, server_url, speed)))
+    except CannotListenError as error:
+        print(error.detail, file=sys.stderr)
+        return 1
     except (ClusterError, psycopg.Error) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # while the database was starting
-        return 0
+        names = []
+    if settings.database_url is None:
+        names.append("the embedded database")
+    print(f"Stopped: {', '.join(names) or 'nothing had started'}.")
+    return 0
 
 
-async def _up(settings: Settings, url: str) -> int:
+def _trial(settings: Settings, server_url: str, speed: float) -> tuple[Settings, str]:
+    """A clock and a database made anew, and the file that lets commands in another terminal join them."""
+    home = home_of(settings)
+    VirtualClock.create(home / "clock", TUESDAY_AT_TEN, speed)
+    settings = settings.model_copy(update={"clock": f"virtual:{home / 'clock'}"})
+    trial = fresh_database(server_url, vault_of(settings), "trial")
+    write_environment(home / "trial.env", {"CARTWAKE_DATABASE_URL": trial, "CARTWAKE_CLOCK": settings.clock})
+    return settings, trial
+
+
+async def _up(settings: Settings, url: str) -> list[str]:
+    """Run every process until told to stop; their names."""
     # An operator who names a carrier has one; everybody else gets the sandbox.
     sandbox_port = None if "twilio_api_base" in settings.model_fields_set else free_port(SANDBOX_PORT)
     public_url = settings.public_url
@@ -303,7 +314,8 @@ async def _up(settings: Settings, url: str) -> int:
         if not stop.is_set():
             _print_addresses(public_url, sandbox_port, home_of(settings) / "logs")
             await unless(stop, cluster.died())
-    return 0
+        print("\nStopping ...", flush=True)
+    return [process.name for process in processes]
 
 
 def _print_addresses(public_url: str, sandbox_port: int | None, logs: Path) -> None:

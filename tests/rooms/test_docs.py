@@ -20,6 +20,11 @@ def test_the_drawn_states_are_the_code_s() -> None:
     assert (ROOT / "docs" / "states.md").read_text() == draw(), "run: python docs/make_states.py"
 
 
+def test_the_listed_settings_are_those_that_the_code_reads() -> None:
+    write = runpy.run_path(str(ROOT / "docs" / "make_configuration.py"))["page"]
+    assert (ROOT / "docs" / "configuration.md").read_text() == write(), "run: python docs/make_configuration.py"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_relative_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):

@@ -27,6 +27,7 @@ from pathlib import Path
 import psycopg
 import structlog
 
+from cartwake.kit.config import Settings
 from cartwake.kit.embedded_cluster import (
     LOGIN,
     Binaries,
@@ -49,7 +50,7 @@ from cartwake.kit.embedded_home import (
     stop,
 )
 
-__all__ = ["EmbeddedPostgresError", "EmbeddedServer", "embedded_postgres", "start_embedded"]
+__all__ = ["EmbeddedPostgresError", "EmbeddedServer", "embedded_postgres", "has_cluster", "home_of", "start_embedded"]
 
 DEFAULT_HOME = Path(".cartwake")
 DATABASE = "cartwake"
@@ -93,6 +94,16 @@ def start_embedded(home: Path | None = None, *, durable: bool = True) -> Embedde
         folder = Home(path)
         folder.make()
         return EmbeddedServer(folder, durable)
+
+
+def home_of(settings: Settings) -> Path:
+    """The home that these settings name; logs and other files of this machine's processes are there too."""
+    return (settings.data_dir or DEFAULT_HOME).expanduser().resolve()
+
+
+def has_cluster(home: Path) -> bool:
+    """Whether a server of `home` was ever made."""
+    return (home / "data").exists()
 
 
 @contextmanager

@@ -104,11 +104,14 @@ def _ask(db: Database, query: str, params: list[object], patience_s: float) -> t
                 return conn.execute(query, params).fetchone()
         except psycopg.OperationalError as error:
             # Waiting changes no password. (What failed to connect has no SQLSTATE, only words.)
-            if time.monotonic() > deadline_s or "authentication failed" in str(error):
-                raise NotReadyError(
-                    f"The database cannot be used: {str(error).strip()}\n"
-                    "If it was never migrated, or the secret keys have changed since, run: cartwake migrate"
-                ) from None
+            refused = "authentication failed" in str(error)
+            if refused or time.monotonic() > deadline_s:
+                advice = (
+                    "It was never migrated, or the secret keys have changed since. Run: cartwake migrate"
+                    if refused
+                    else "Start it, or set CARTWAKE_DATABASE_URL to where it is."
+                )
+                raise NotReadyError(f"The database cannot be used: {str(error).strip()}\n{advice}") from None
         time.sleep(RETRY_PAUSE_S)
 
 

@@ -23,6 +23,7 @@ from cartwake.carriers.sandbox.state import Options, State
 from cartwake.carriers.webhooks import INBOUND_PATH
 from cartwake.kit.clock import Clock, SystemClock
 from cartwake.kit.config import Settings
+from cartwake.kit.listen import open_port
 from cartwake.kit.loop import loop_factory
 
 LOOPBACK = "127.0.0.1"
@@ -47,11 +48,14 @@ class Sandbox:
         self.url = ""
 
     async def start(self, host: str = LOOPBACK, port: int = 0) -> None:
-        """Listen; port 0 takes any free one. `url` then says where. Texts that a journal knows go on their way."""
+        """Listen; port 0 takes any free one. `url` then says where. Texts that a journal knows go on their way.
+
+        Raises `CannotListenError`.
+        """
         for text in self.state.under_way():
             self._courier.carry(text)
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port, backlog=1024).start()
+        await web.SockSite(self._runner, open_port(host, port, "--port", "--host"), backlog=1024).start()
         host, port = self._runner.addresses[0][:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -124,6 +128,7 @@ def run(host: str, port: int, options: Options, clock: Clock) -> None:
 async def _serve(host: str, port: int, options: Options, clock: Clock) -> None:
     sandbox = Sandbox(options, clock)
     await sandbox.start(host, port)
+    print(f"Carrier sandbox on {sandbox.url}", flush=True)
     try:
         await asyncio.Event().wait()
     finally:
