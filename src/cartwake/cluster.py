@@ -267,15 +267,9 @@ def run_up(settings: Settings, speed: float | None = None) -> int:
     try:
         with alone(home_of(settings)), database_server(settings) as server_url:
             open_port(settings.host, settings.port, "CARTWAKE_PORT", "CARTWAKE_HOST").close()
-            if speed is None:
-                migrate(server_url, vault_of(settings))
-                names = asyncio.run(_up(settings, server_url))
-            else:
-                names = asyncio.run(_up(*_trial(settings, server_url, speed)))
-    except CannotListenError as error:
-        print(error.detail, file=sys.stderr)
-        return 1
-    except (ClusterError, psycopg.Error) as error:
+            settings, environment, sandbox_port = _prepared(settings, server_url, speed)
+            names = asyncio.run(_up(settings, environment, sandbox_port))
+    except (CannotListenError, ClusterError, psycopg.Error) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # while the database was starting
@@ -286,27 +280,41 @@ def run_up(settings: Settings, speed: float | None = None) -> int:
     return 0
 
 
-def _trial(settings: Settings, server_url: str, speed: float) -> tuple[Settings, str]:
-    """A clock and a database made anew, and the file that lets commands in another terminal join them."""
-    home = home_of(settings)
-    VirtualClock.create(home / "clock", TUESDAY_AT_TEN, speed)
-    settings = settings.model_copy(update={"clock": f"virtual:{home / 'clock'}"})
-    trial = fresh_database(server_url, vault_of(settings), "trial")
-    write_environment(home / "trial.env", {"CARTWAKE_DATABASE_URL": trial, "CARTWAKE_CLOCK": settings.clock})
-    return settings, trial
+def _prepared(settings: Settings, server_url: str, speed: float | None) -> tuple[Settings, dict[str, str], int | None]:
+    """A migrated database; the settings and environment that lead to it; and a port for the sandbox if it is to run.
 
-
-async def _up(settings: Settings, url: str) -> list[str]:
-    """Run every process until told to stop; their names."""
+    With `speed`: a clock and a database made anew, and the file that lets commands in another terminal join them.
+    """
+    home, url = home_of(settings), server_url
+    if speed is None:
+        migrate(url, vault_of(settings))
+    else:
+        VirtualClock.create(home / "clock", TUESDAY_AT_TEN, speed)
+        settings = settings.model_copy(update={"clock": f"virtual:{home / 'clock'}"})
+        url = fresh_database(server_url, vault_of(settings), "trial")
     # An operator who names a carrier has one; everybody else gets the sandbox.
     sandbox_port = None if "twilio_api_base" in settings.model_fields_set else free_port(SANDBOX_PORT)
-    public_url = settings.public_url
+    environment = _environment(settings, url, sandbox_port)
+    if speed is not None:
+        write_environment(home / "trial.env", environment)
+    return settings, environment, sandbox_port
+
+
+def _environment(settings: Settings, url: str, sandbox_port: int | None) -> dict[str, str]:
+    """What all processes share, and what a command needs that joins them."""
     environment = {"CARTWAKE_DATABASE_URL": url, "CARTWAKE_CLOCK": settings.clock}
     if "public_url" not in settings.model_fields_set:
-        public_url = environment["CARTWAKE_PUBLIC_URL"] = f"http://{LOOPBACK}:{settings.port}"
-    processes = [web_process(settings.port), WORKER, SCHEDULER]
+        environment["CARTWAKE_PUBLIC_URL"] = f"http://{LOOPBACK}:{settings.port}"
     if sandbox_port is not None:
         environment["CARTWAKE_TWILIO_API_BASE"] = f"http://{LOOPBACK}:{sandbox_port}"
+    return environment
+
+
+async def _up(settings: Settings, environment: Mapping[str, str], sandbox_port: int | None) -> list[str]:
+    """Run every process until told to stop; their names."""
+    public_url = environment.get("CARTWAKE_PUBLIC_URL", settings.public_url)
+    processes = [web_process(settings.port), WORKER, SCHEDULER]
+    if sandbox_port is not None:
         processes.insert(0, sandbox_process(sandbox_port))
     async with told_to_stop() as stop, Cluster(home_of(settings) / "logs", environment) as cluster:
         await cluster.start(processes)

@@ -80,6 +80,20 @@ def doubts(limit: Annotated[int, typer.Option(help="At most so many, newest firs
 
 
 @app.command(rich_help_panel=LOOK)
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Is this deployment well, and if not, what mends it? Exit 1 when a check fails."""
+    from cartwake.doctor.examine import examine_here
+    from cartwake.doctor.model import Verdict
+    from cartwake.doctor.report import for_machines, for_people, worst
+
+    examined = examine_here()
+    typer.echo(for_machines(examined) if as_json else for_people(examined))
+    raise typer.Exit(1 if worst(examined) is Verdict.FAIL else 0)
+
+
+@app.command(rich_help_panel=LOOK)
 def config(
     check: Annotated[bool, typer.Option("--check", help="Say only what is wrong.")] = False,
 ) -> None:

@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -55,7 +54,7 @@ def database(settings: Settings, *, create: bool = False) -> Iterator[str]:
     if settings.database_url is not None:
         yield settings.database_url.get_secret_value()
         return
-    from cartwake.kit.embedded import EmbeddedPostgresError, embedded_postgres, has_cluster, home_of
+    from cartwake.kit.embedded import EmbeddedPostgresError, embedded_postgres, has_cluster, home_of, no_database
 
     if not create and not has_cluster(home_of(settings)):
         fail(no_database(home_of(settings)))
@@ -80,15 +79,6 @@ def ready_database(settings: Settings, patience_s: float = 0) -> Iterator[str]:
         except NotReadyError as error:
             fail(str(error) + _trial_hint(settings))
         yield url
-
-
-def no_database(home: Path) -> str:
-    """What to say where there is no database, and none may be made."""
-    return (
-        f"There is no database here yet: {home} holds none, and nothing was made.\n"
-        "Set CARTWAKE_DATABASE_URL, or CARTWAKE_DATA_DIR to the folder of one; or `source .cartwake/trial.env` in the "
-        "folder of a running `cartwake up --speed`; or make one: `cartwake up` or `cartwake migrate`."
-    )
 
 
 def _trial_hint(settings: Settings) -> str:

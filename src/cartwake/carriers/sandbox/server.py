@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from cartwake.carriers.sandbox import resources
+from cartwake.carriers.sandbox.accounts_api import AccountsApi
 from cartwake.carriers.sandbox.callbacks import Webhooks
 from cartwake.carriers.sandbox.control_api import ControlApi, explain_bad_input
 from cartwake.carriers.sandbox.delivery import Courier
@@ -74,6 +75,7 @@ class Sandbox:
         app = web.Application(middlewares=[_authentication(self.state.options), explain_bad_input])
         app.router.add_routes(MessagesApi(self.state, self._courier).routes())
         app.router.add_routes(NumbersApi(self.state).routes())
+        app.router.add_routes(AccountsApi(self.state).routes())
         app.router.add_routes(ControlApi(self.state, self._courier, self._webhooks).routes())
         return app
 
@@ -82,7 +84,7 @@ def _authentication(options: Options) -> Any:
     """Basic authentication with account SID and auth token, for Twilio's door only."""
     credentials = f"{options.account_sid}:{options.auth_token}".encode()
     expected = "Basic " + base64.b64encode(credentials).decode()
-    prefix = f"{resources.API}/{options.account_sid}/"
+    account = f"{resources.API}/{options.account_sid}"
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Any) -> web.StreamResponse:
@@ -90,7 +92,7 @@ def _authentication(options: Options) -> Any:
             given = request.headers.get("Authorization", "")
             if not hmac.compare_digest(given.encode(errors="surrogateescape"), expected.encode()):
                 return resources.refuse(Refusal(20003))
-            if not request.path.startswith(prefix):  # another account, or no such resource
+            if not request.path.startswith((account + "/", account + ".json")):  # another account, or no such resource
                 return resources.refuse(Refusal(20404))
         response: web.StreamResponse = await handler(request)
         return response
