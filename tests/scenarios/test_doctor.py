@@ -190,7 +190,7 @@ async def test_senders_are_the_account_s_and_their_replies_come_to_us(doctor: Do
     await doctor.deployment.shop(sender="+37061000001")
     found = await doctor.examine()
     assert found["senders"][0] == "warn", "the sandbox does not mind"
-    assert "1 of 1 senders are not numbers of the account: +37061000001" in found["senders"][1]
+    assert "not numbers of the account: +37061000001 (1 of 1 senders)" in found["senders"][1]
 
     http, settings = doctor.deployment.http, doctor.deployment.runtime.settings
     api = f"{doctor.deployment.sandbox.url}/2010-04-01/Accounts/{settings.twilio_account_sid}/IncomingPhoneNumbers"
@@ -198,12 +198,12 @@ async def test_senders_are_the_account_s_and_their_replies_come_to_us(doctor: Do
     form = {"PhoneNumber": "+37061000001", "AddressSid": "AD1", "SmsUrl": "https://elsewhere.example/sms"}
     bought = (await http.post(f"{api}.json", data=form, auth=auth)).json()
     found = await doctor.examine()
-    assert found["senders"][:2] == ("fail", "replies to 1 of 1 senders do not come here: +37061000001")
+    assert found["senders"][:2] == ("fail", "replies do not come here from +37061000001 (1 of 1 senders)")
 
     ours = {"SmsUrl": settings.public_url + "/hooks/twilio/inbound"}
     assert (await http.post(f"{api}/{bought['sid']}.json", data=ours, auth=auth)).status_code == 200
     found = await doctor.examine()
-    assert found["senders"][:2] == ("ok", "all 1 senders are the account's, and replies to them come here")
+    assert found["senders"][:2] == ("ok", "all senders in use (1) are the account's, and replies to them come here")
 
 
 # --- the public address ------------------------------------------------------------------------------------
@@ -457,14 +457,17 @@ async def test_a_reservation_that_nobody_settles_is_noticed(doctor: Doctor) -> N
     assert [each["state"] for each in await doctor.deployment.messages(shop)] == ["unknown"]
     assert (await doctor.examine())["reservations"][0] == "ok"
     found = await doctor.examine(timedelta(hours=26))
-    assert found["reservations"][:2] == ("fail", "1 reservations are open for more than 25 hours")
+    assert found["reservations"][:2] == ("fail", "reservations open for more than 25 hours: 1")
 
 
 async def test_a_thrown_kill_switch_is_told(doctor: Doctor) -> None:
     shop = await doctor.deployment.shop()
     operator = doctor.deployment.world.operator
     await operator.call("PUT", f"/v1/organizations/{shop.merchant.organization_id}/shops/{shop.shop_id}/kill-switch")
-    assert (await doctor.examine())["kill switches"][:2] == ("warn", "sending goes on, but 1 shops are paused")
+    assert (await doctor.examine())["kill switches"][:2] == (
+        "warn",
+        "sending goes on, but not for all: paused shops: 1",
+    )
     await operator.call("PUT", "/v1/kill-switch")
     found = await doctor.examine()
     assert found["kill switches"][1] == f"sending has been paused since {TUESDAY_MORNING:%Y-%m-%d %H:%M} UTC"

@@ -67,7 +67,7 @@ async def look_at_senders(patient: Patient) -> Finding:
     owned = {number.address: number.inbound_url for number in await patient.carrier.owned_numbers()}
     missing = [address for address in senders if address not in owned]
     if missing:
-        said = f"{len(missing)} of {len(senders)} senders are not numbers of the account: {_some(missing)}"
+        said = f"not numbers of the account: {_some(missing)} ({len(missing)} of {len(senders)} senders)"
         mend = "Buy or move them to this account; the carrier refuses texts from others (error 21606)."
         if account.kind == SANDBOX_KIND:
             return warn(f"{said}; the sandbox does not mind, a carrier does", mend)
@@ -76,8 +76,9 @@ async def look_at_senders(patient: Patient) -> Finding:
     deaf = [address for address in senders if owned[address] != ours]
     if deaf:
         mend = f"Set the incoming-message webhook (POST) of each to {ours}, or no STOP is heard."
-        return bad(f"replies to {len(deaf)} of {len(senders)} senders do not come here: {_some(deaf)}", mend)
-    return ok(f"all {len(senders)} senders are the account's, and replies to them come here")
+        said = f"replies do not come here from {_some(deaf)} ({len(deaf)} of {len(senders)} senders)"
+        return bad(said, mend)
+    return ok(f"all senders in use ({len(senders)}) are the account's, and replies to them come here")
 
 
 def _some(addresses: list[str]) -> str:

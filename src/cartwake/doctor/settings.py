@@ -26,8 +26,8 @@ async def look_at_settings(patient: Patient) -> Finding:
     """They could be read, or we were not here; is any variable one that nobody reads?"""
     unknown = unknown_variables(os.environ)
     if unknown:
-        told = "; ".join(f"{name}: {advice}" for name, advice in unknown.items())
-        return warn(f"{len(unknown)} variables are no settings: {told}", "Correct or unset them.")
+        told = "; ".join(f"{name} ({advice})" for name, advice in unknown.items())
+        return warn(f"not read by anybody: {told}", "Correct or unset what is misspelt.")
     count = len(patient.settings.model_fields_set)
     return ok(f"{count} set, the others have their defaults (`cartwake config`)")
 

@@ -47,7 +47,7 @@ async def look_at_reservations(patient: Patient) -> Finding:
     if stale:
         hours = RESERVATION_STALE.total_seconds() / 3600
         mend = "Let a scheduler run, whose task unknown_outcomes settles them; then look at `cartwake doubts`."
-        return bad(f"{len(stale)} reservations are open for more than {hours:.0f} hours", mend)
+        return bad(f"reservations open for more than {hours:.0f} hours: {len(stale)}", mend)
     return ok("no reservation is stale")
 
 
@@ -61,5 +61,5 @@ async def look_at_switches(patient: Patient) -> Finding:
         return warn(since, "`cartwake resume` lets texts go out; after a restore read `docs/operate.md` first.")
     if shops:
         mend = "DELETE /v1/organizations/{id}/shops/{id}/kill-switch lets a shop's texts go out again."
-        return warn(f"sending goes on, but {shops} shops are paused", mend)
+        return warn(f"sending goes on, but not for all: paused shops: {shops}", mend)
     return ok("sending is not paused")
