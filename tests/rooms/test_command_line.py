@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -10,6 +14,8 @@ import psycopg
 import pytest
 
 from cartwake.kit.embedded import has_cluster
+from cartwake.trial import write_environment
+from deployment import free_port
 from typed import Cartwake, Said
 
 NOBODY = "0198c5a0-0000-7000-8000-000000000000"
@@ -110,6 +116,39 @@ def test_where_there_is_no_database_none_is_made(cartwake: Cartwake, tmp_path: P
     for way in ("CARTWAKE_DATABASE_URL", "trial.env", "`cartwake up`", "`cartwake migrate`"):
         assert way in said.err
     assert not home.exists()
+
+
+def test_a_trial_s_environment_replaces_a_secret_s_file(tmp_path: Path) -> None:
+    write_environment(tmp_path / "trial.env", {"CARTWAKE_DATABASE_URL": "host=a password='b c' dbname=d"})
+    typed = f"source {tmp_path / 'trial.env'}; env"
+    environ = {"CARTWAKE_DATABASE_URL_FILE": "/run/secrets/url", "PATH": os.environ["PATH"]}
+    seen = subprocess.run(["bash", "-c", typed], env=environ, capture_output=True, text=True, check=True).stdout
+    assert "CARTWAKE_DATABASE_URL=host=a password='b c' dbname=d\n" in seen and "_FILE" not in seen
+
+
+@pytest.mark.slow
+def test_up_with_secrets_in_files_says_what_it_stops(tmp_path: Path, settled_url: str) -> None:
+    (tmp_path / "url").write_text(settled_url + "\n")
+    (tmp_path / "token").write_text("another-token\n")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("CARTWAKE_")}
+    environ |= {
+        "CARTWAKE_DATABASE_URL_FILE": str(tmp_path / "url"),
+        "CARTWAKE_TWILIO_AUTH_TOKEN_FILE": str(tmp_path / "token"),
+        "CARTWAKE_DATA_DIR": str(tmp_path / "home"),
+        "CARTWAKE_PORT": str(free_port()),
+    }
+    command = [sys.executable, "-m", "cartwake", "up"]
+    up = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert up.stdout is not None
+    told = []
+    for line in up.stdout:
+        told.append(line)
+        if "Ctrl-C stops everything" in line:
+            break
+    up.send_signal(signal.SIGINT)
+    rest, _ = up.communicate(timeout=60)
+    assert up.returncode == 0, "".join(told) + rest
+    assert rest.splitlines()[-1] == "Stopped: sandbox, web, worker, scheduler.", "the database is not ours"
 
 
 @pytest.mark.slow

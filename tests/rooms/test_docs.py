@@ -56,6 +56,17 @@ def test_the_guarantees_name_every_mutant_and_every_test_that_exists() -> None:
     assert set(re.findall(r"`(test_\w+\.py)`", page)) <= tests
 
 
+def test_the_readme_shows_each_guarantee_by_a_test_that_the_guarantees_name() -> None:
+    guarantees = (ROOT / "docs" / "guarantees.md").read_text()
+    shown = re.findall(r"^\| (G\d+) \|.*\| `(.+?)` \|$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    assert [name for name, _ in shown] == [f"G{number}" for number in range(1, 13)]
+    for name, proof in shown:
+        row = re.search(rf"^\| {name} \|.*$", guarantees, flags=re.MULTILINE)
+        assert row is not None
+        assert (ROOT / proof).exists() or proof.startswith("cartwake ")
+        assert proof.startswith("cartwake ") or f"`{Path(proof).name}`" in row[0], f"{name}: {proof}"
+
+
 def test_the_guarantees_name_every_invariant() -> None:
     page = (ROOT / "docs" / "guarantees.md").read_text()
     named = {name for name, _, _ in INVARIANTS} - {"queues_wake_in_time"}  # that nothing is forgotten is no guarantee

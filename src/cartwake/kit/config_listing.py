@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from cartwake.kit.config import FILE_SUFFIX, PREFIX, Settings, secret_settings, 
 
 # The unit of a number, by how its name ends.
 UNITS = {"_s": "seconds", "_ms": "milliseconds", "_bytes": "bytes", "_credits": "credits"}
+
+LOGIN_IN_ADDRESS = re.compile(r"//[^/]*@")
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,10 @@ def origin(setting: Listed, environ: Mapping[str, str]) -> str:
         return f"set by the file {present[setting.variable + FILE_SUFFIX]}"
     if setting.variable not in present:
         return f"default: {setting.default}"
-    return "set by the environment" if setting.secret else f"set by the environment: {present[setting.variable]}"
+    if setting.secret:
+        return "set by the environment"
+    # An address with a password in it is refused, and yet must not be shown.
+    return f"set by the environment: {LOGIN_IN_ADDRESS.sub('//…@', present[setting.variable])}"
 
 
 def unknown_variables(names: Iterable[str]) -> dict[str, str]:
