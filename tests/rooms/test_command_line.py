@@ -177,7 +177,7 @@ def test_a_database_that_is_away_or_not_ours_is_one_clear_line(
     with psycopg.connect(server_url, autocommit=True) as conn:
         conn.execute(psycopg.sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'weak'").format(psycopg.sql.Identifier(weak)))
     try:
-        url = psycopg.conninfo.make_conninfo(server_url, user=weak, password="weak", dbname="template1")
+        url = psycopg.conninfo.make_conninfo(server_url, user=weak, password="weak", dbname="postgres")
         said = cartwake("migrate", database_url=url)
         assert said.status == 1, said
         assert said.err.startswith("The login of CARTWAKE_DATABASE_URL may not do this: permission denied")
