@@ -23,13 +23,13 @@ check: $(READY)  ## Format, lint, types, and the arrows between the rooms.
 	$(BIN)/lint-imports
 
 fast: $(READY)  ## The tests that take about a minute.
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not abuse" $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 abuse: $(READY)  ## The embedded PostgreSQL under force: kill -9, full and read-only disks; as root and as an ordinary user.
 	$(BIN)/pytest -n 2 -m abuse $(ARGS)
 
 slow: $(READY) .chromium  ## The tests that start whole deployments, and those in a real browser.
-	$(BIN)/pytest -m slow $(ARGS)
+	$(BIN)/pytest -m "slow and not abuse" $(ARGS)
 
 mutants: $(READY)  ## Break each guarded line in a copy of the source; some test must fail for each.
 	cd tests && ../$(BIN)/python -m mutants $(ARGS)

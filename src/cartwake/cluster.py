@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -262,7 +263,7 @@ def run_up(settings: Settings, speed: float | None = None) -> int:
     """Run everything on this machine until told to stop; the exit code.
 
     `speed`: for trying things, so many times as fast as the real clock, on a clock and a database that are
-    made anew each time. `trial.env` in the data folder lets commands in another terminal join them.
+    made anew each time. `trial.env` in the data folder lets commands in another terminal join a run with the sandbox.
     """
     try:
         with alone(home_of(settings)), database_server(settings) as server_url:
@@ -283,7 +284,7 @@ def run_up(settings: Settings, speed: float | None = None) -> int:
 def _prepared(settings: Settings, server_url: str, speed: float | None) -> tuple[Settings, dict[str, str], int | None]:
     """A migrated database; the settings and environment that lead to it; and a port for the sandbox if it is to run.
 
-    With `speed`: a clock and a database made anew, and the file that lets commands in another terminal join them.
+    With `speed`: a clock and a database made anew.
     """
     home, url = home_of(settings), server_url
     if speed is None:
@@ -295,7 +296,7 @@ def _prepared(settings: Settings, server_url: str, speed: float | None) -> tuple
     # An operator who names a carrier has one; everybody else gets the sandbox.
     sandbox_port = None if "twilio_api_base" in settings.model_fields_set else free_port(SANDBOX_PORT)
     environment = _environment(settings, url, sandbox_port)
-    if speed is not None:
+    if sandbox_port is not None or speed is not None:  # nobody knows these addresses from settings of their own
         write_environment(home / "trial.env", environment)
     return settings, environment, sandbox_port
 
@@ -320,15 +321,18 @@ async def _up(settings: Settings, environment: Mapping[str, str], sandbox_port: 
         await cluster.start(processes)
         await unless(stop, cluster.wait_until_ready())
         if not stop.is_set():
-            _print_addresses(public_url, sandbox_port, home_of(settings) / "logs")
+            _print_addresses(public_url, sandbox_port, home_of(settings))
             await unless(stop, cluster.died())
         print("\nStopping ...", flush=True)
     return [process.name for process in processes]
 
 
-def _print_addresses(public_url: str, sandbox_port: int | None, logs: Path) -> None:
+def _print_addresses(public_url: str, sandbox_port: int | None, home: Path) -> None:
     print(f"Cartwake is up.\n  API       {public_url}/openapi.json\n  health    {public_url}/readyz")
     if sandbox_port is not None:
         print(f"  sandbox   http://{LOOPBACK}:{sandbox_port}/sandbox/messages")
-    print(f"  logs      {logs}\nMake an operator key with `cartwake key operator`. Ctrl-C stops everything.")
+    print(f"  logs      {home / 'logs'}")
+    if (home / "trial.env").exists():
+        print(f"In another terminal: source {shlex.quote(str(home / 'trial.env'))}")
+    print("Make an operator key with `cartwake key operator`. Ctrl-C stops everything.")
     sys.stdout.flush()

@@ -98,6 +98,11 @@ def test_recover_asks_for_a_time_it_can_read(there: Cartwake) -> None:
         assert f"{word!r} is no time with its offset; write it like 2026-11-24T10:00:00Z (UTC)." in said.err
 
 
+def test_recover_refuses_a_time_that_is_still_to_come(there: Cartwake) -> None:
+    said = there("recover", "2999-01-01T00:00Z")
+    assert (said.status, said.out) == (1, "") and "2999-01-01 00:00:00 UTC is still to come" in said.err
+
+
 def test_help_groups_the_commands_by_task(cartwake: Cartwake) -> None:
     text = cartwake("--help").out
     for title in ("Try it on this machine", "Run a deployment", "Look, change nothing", "Merchants", "Stop sending"):

@@ -20,7 +20,7 @@ from cartwake.kit import embedded, embedded_cluster, embedded_home
 from cartwake.kit.embedded import EmbeddedPostgresError, embedded_postgres, start_embedded
 from homes import IS_ROOT, Client, ask, has_stopped, modes_above, only_root, server_pid, soon
 
-pytestmark = pytest.mark.abuse
+pytestmark = [pytest.mark.abuse, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 ROOMY_MB = 400

@@ -59,6 +59,7 @@ CALLBACK_OVERRIDES = "#rc=5&rp=all"
 FIND_PAGE_SIZE = 100
 FIND_PAGES_MAX = 20
 HISTORY_PAGE_SIZE = NUMBERS_PAGE_SIZE = 1000  # the most that Twilio gives at once
+NUMBERS_PAGES_MAX = 100
 
 SIGNATURE_HEADER = "X-Twilio-Signature"
 NO_ANSWER = Answer(0, None)
@@ -162,6 +163,8 @@ class TwilioCarrier:
         LAST_ANSWER.set(NO_ANSWER)
         try:
             found = await self._accounts(self._account_sid).fetch_async()
+            if not found.status:  # a redirect, say, which the SDK takes for an answer
+                raise ValueError("no account in the answer")
             return Account(str(found.status), str(found.type), _http_date(LAST_ANSWER.get().date))
         except Exception as error:  # a question only, and somebody wants to know what became of it
             raise _cannot_ask(error) from None
@@ -169,15 +172,17 @@ class TwilioCarrier:
     async def owned_numbers(self) -> list[OwnedNumber]:
         """Every number of the account. Raises `CarrierError`."""
         LAST_ANSWER.set(NO_ANSWER)
-        found = []
+        found: list[OwnedNumber] = []
         try:
             page: Page | None = await self._numbers.page_async(page_size=NUMBERS_PAGE_SIZE)
-            while page is not None:
+            for _ in range(NUMBERS_PAGES_MAX):
+                if page is None:
+                    return found
                 found += [OwnedNumber(str(record.phone_number), record.sms_url or None) for record in page]
                 page = await page.next_page_async()
         except Exception as error:
             raise _cannot_ask(error) from None
-        return found
+        raise CarrierError("it has more numbers than can be read")
 
     def sign(self, url: str, form: Mapping[str, str]) -> dict[str, str]:
         """The header by which Twilio proves a webhook to `url`."""

@@ -41,6 +41,8 @@ def recover(
     """After a restore: ask the carrier what it took since the backup, so that nobody is texted twice. Repeatable."""
 
     async def act(runtime: Runtime) -> int:
+        if since > runtime.clock.now():
+            fail(f"{since:%Y-%m-%d %H:%M:%S} UTC is still to come; give the time at which the backup began.")
         async with carrier_of(runtime.settings) as carrier:
             try:
                 found = await recover_from(runtime, carrier, since)

@@ -104,6 +104,8 @@ def _takes(name: str, field: FieldInfo) -> str:
         unit = (field.json_schema_extra or {}).get("unit") if not callable(field.json_schema_extra) else None
         unit = unit or next((unit for end, unit in UNITS.items() if name.endswith(end)), None)
         return " ".join(part for part in (str(unit or ""), _range(field)) if part) or "number"
+    if name.endswith(("_url", "_base")):
+        return "http or https address"
     return "folder" if kind is Path else "text"
 
 
