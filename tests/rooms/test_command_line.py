@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from cartwake.kit.embedded import has_cluster
+from cartwake.kit.listen import open_port
 from cartwake.trial import write_environment
 from deployment import free_port
 from typed import Cartwake, Said
@@ -208,3 +209,8 @@ def test_a_taken_port_is_named_with_its_setting(
         assert (said.status, said.err) == (1, in_use + "CARTWAKE_PORT.\n")
     said = there("serve", port=port, host="192.0.2.1")
     assert said.err == "192.0.2.1 is no address of this machine: choose another with CARTWAKE_HOST.\n"
+
+
+def test_localhost_is_the_address_that_a_proxy_is_told() -> None:
+    with open_port("localhost", 0, "CARTWAKE_PORT") as listener:
+        assert listener.getsockname()[0] == "127.0.0.1"

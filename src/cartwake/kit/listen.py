@@ -23,7 +23,9 @@ def open_port(host: str, port: int, setting: str, host_setting: str = "") -> soc
     `setting` and `host_setting` name what chooses them, for the message of the `CannotListenError`.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # `localhost` is often ::1 first, where a proxy that was told 127.0.0.1 does not look.
+        family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
         listener = socket.socket(family, socket.SOCK_STREAM)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
