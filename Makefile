@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt bench fast slow mutants simulate chaos lock clean
+.PHONY: help setup demo test check fmt bench fast abuse slow mutants simulate chaos lock clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -14,7 +14,7 @@ setup: $(READY)  ## Make .venv with the pinned dependencies; every other target 
 demo: $(READY)  ## Play a week of cross-border traffic on this machine (ARGS="--once" to run to the end and exit).
 	@$(BIN)/cartwake demo $(ARGS)
 
-test: check fast slow  ## Everything that CI runs.
+test: check fast abuse slow  ## Everything that CI runs.
 
 check: $(READY)  ## Format, lint, types, and the arrows between the rooms.
 	$(BIN)/ruff format --check .
@@ -25,8 +25,11 @@ check: $(READY)  ## Format, lint, types, and the arrows between the rooms.
 fast: $(READY)  ## The tests that take about a minute.
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
+abuse: $(READY)  ## The embedded PostgreSQL under force: kill -9, full and read-only disks; as root and as an ordinary user.
+	$(BIN)/pytest -n 2 -m abuse $(ARGS)
+
 slow: $(READY) .chromium  ## The tests that start whole deployments, and those in a real browser.
-	$(BIN)/pytest -m slow $(ARGS)
+	$(BIN)/pytest -m "slow and not abuse" $(ARGS)
 
 mutants: $(READY)  ## Break each guarded line in a copy of the source; some test must fail for each.
 	cd tests && ../$(BIN)/python -m mutants $(ARGS)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -25,7 +26,8 @@ import psycopg
 
 from cartwake.kit.clock import VirtualClock
 from cartwake.kit.config import Settings
-from cartwake.kit.embedded import DEFAULT_HOME, EmbeddedPostgresError, embedded_postgres
+from cartwake.kit.embedded import EmbeddedPostgresError, embedded_postgres, home_of
+from cartwake.kit.listen import CannotListenError, open_port
 from cartwake.kit.runtime import vault_of
 from cartwake.kit.schema import migrate
 from cartwake.trial import fresh_database, write_environment
@@ -67,7 +69,9 @@ class Cluster:
     def __init__(self, logs: Path, environment: Mapping[str, str]) -> None:
         """`logs`: a folder for one file per process; `environment` is added to our own."""
         self._logs = logs
-        self._environment = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
+        # What is given here replaces a secret's file too: to have both is refused.
+        inherited = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in environment}
+        self._environment = {**inherited, **environment, "PYTHONUNBUFFERED": "1"}
         self._running: list[_Running] = []
 
     async def __aenter__(self) -> Cluster:
@@ -182,11 +186,6 @@ def database_server(settings: Settings) -> Iterator[str]:
         raise ClusterError(str(error)) from error
 
 
-def home_of(settings: Settings) -> Path:
-    """Where logs and other files of this machine's processes go."""
-    return (settings.data_dir or DEFAULT_HOME).expanduser().resolve()
-
-
 def free_port(wish: int, taken: Sequence[int] = ()) -> int:
     """`wish` if nobody listens there, else any free port of the loopback address, none of `taken`."""
     for port in (wish, 0):
@@ -264,51 +263,76 @@ def run_up(settings: Settings, speed: float | None = None) -> int:
     """Run everything on this machine until told to stop; the exit code.
 
     `speed`: for trying things, so many times as fast as the real clock, on a clock and a database that are
-    made anew each time. `trial.env` in the data folder lets commands in another terminal join them.
+    made anew each time. `trial.env` in the data folder lets commands in another terminal join a run with the sandbox.
     """
     try:
-        with alone(home_of(settings)), database_server(settings) as url:
-            if free_port(settings.port) != settings.port:
-                raise ClusterError(f"Port {settings.port} is in use; set CARTWAKE_PORT to another.")
-            if speed is None:
-                migrate(url, vault_of(settings))
-                return asyncio.run(_up(settings, url))
-            home = home_of(settings)
-            VirtualClock.create(home / "clock", TUESDAY_AT_TEN, speed)
-            settings = settings.model_copy(update={"clock": f"virtual:{home / 'clock'}"})
-            trial = fresh_database(url, vault_of(settings), "trial")
-            write_environment(home / "trial.env", {"CARTWAKE_DATABASE_URL": trial, "CARTWAKE_CLOCK": settings.clock})
-            return asyncio.run(_up(settings, trial))
-    except (ClusterError, psycopg.Error) as error:
+        with alone(home_of(settings)), database_server(settings) as server_url:
+            open_port(settings.host, settings.port, "CARTWAKE_PORT", "CARTWAKE_HOST").close()
+            settings, environment, sandbox_port = _prepared(settings, server_url, speed)
+            names = asyncio.run(_up(settings, environment, sandbox_port))
+    except (CannotListenError, ClusterError, psycopg.Error) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # while the database was starting
-        return 0
+        names = []
+    if settings.database_url is None:
+        names.append("the embedded database")
+    print(f"Stopped: {', '.join(names) or 'nothing had started'}.")
+    return 0
 
 
-async def _up(settings: Settings, url: str) -> int:
+def _prepared(settings: Settings, server_url: str, speed: float | None) -> tuple[Settings, dict[str, str], int | None]:
+    """A migrated database; the settings and environment that lead to it; and a port for the sandbox if it is to run.
+
+    With `speed`: a clock and a database made anew.
+    """
+    home, url = home_of(settings), server_url
+    if speed is None:
+        migrate(url, vault_of(settings))
+    else:
+        VirtualClock.create(home / "clock", TUESDAY_AT_TEN, speed)
+        settings = settings.model_copy(update={"clock": f"virtual:{home / 'clock'}"})
+        url = fresh_database(server_url, vault_of(settings), "trial")
     # An operator who names a carrier has one; everybody else gets the sandbox.
     sandbox_port = None if "twilio_api_base" in settings.model_fields_set else free_port(SANDBOX_PORT)
-    public_url = settings.public_url
+    environment = _environment(settings, url, sandbox_port)
+    if sandbox_port is not None or speed is not None:  # nobody knows these addresses from settings of their own
+        write_environment(home / "trial.env", environment)
+    return settings, environment, sandbox_port
+
+
+def _environment(settings: Settings, url: str, sandbox_port: int | None) -> dict[str, str]:
+    """What all processes share, and what a command needs that joins them."""
     environment = {"CARTWAKE_DATABASE_URL": url, "CARTWAKE_CLOCK": settings.clock}
     if "public_url" not in settings.model_fields_set:
-        public_url = environment["CARTWAKE_PUBLIC_URL"] = f"http://{LOOPBACK}:{settings.port}"
-    processes = [web_process(settings.port), WORKER, SCHEDULER]
+        environment["CARTWAKE_PUBLIC_URL"] = f"http://{LOOPBACK}:{settings.port}"
     if sandbox_port is not None:
         environment["CARTWAKE_TWILIO_API_BASE"] = f"http://{LOOPBACK}:{sandbox_port}"
+    return environment
+
+
+async def _up(settings: Settings, environment: Mapping[str, str], sandbox_port: int | None) -> list[str]:
+    """Run every process until told to stop; their names."""
+    public_url = environment.get("CARTWAKE_PUBLIC_URL", settings.public_url)
+    processes = [web_process(settings.port), WORKER, SCHEDULER]
+    if sandbox_port is not None:
         processes.insert(0, sandbox_process(sandbox_port))
     async with told_to_stop() as stop, Cluster(home_of(settings) / "logs", environment) as cluster:
         await cluster.start(processes)
         await unless(stop, cluster.wait_until_ready())
         if not stop.is_set():
-            _print_addresses(public_url, sandbox_port, home_of(settings) / "logs")
+            _print_addresses(public_url, sandbox_port, home_of(settings))
             await unless(stop, cluster.died())
-    return 0
+        print("\nStopping ...", flush=True)
+    return [process.name for process in processes]
 
 
-def _print_addresses(public_url: str, sandbox_port: int | None, logs: Path) -> None:
+def _print_addresses(public_url: str, sandbox_port: int | None, home: Path) -> None:
     print(f"Cartwake is up.\n  API       {public_url}/openapi.json\n  health    {public_url}/readyz")
     if sandbox_port is not None:
         print(f"  sandbox   http://{LOOPBACK}:{sandbox_port}/sandbox/messages")
-    print(f"  logs      {logs}\nMake an operator key with `cartwake key operator`. Ctrl-C stops everything.")
+    print(f"  logs      {home / 'logs'}")
+    if (home / "trial.env").exists():
+        print(f"In another terminal: source {shlex.quote(str(home / 'trial.env'))}")
+    print("Make an operator key with `cartwake key operator`. Ctrl-C stops everything.")
     sys.stdout.flush()

@@ -41,4 +41,6 @@ def fresh_database(server_url: str, vault: Vault, purpose: str) -> str:
 def write_environment(path: Path, variables: Mapping[str, str]) -> None:
     """A file to `source`, so that commands in another terminal join this run. It holds a password: mode 0600."""
     path.touch(mode=0o600)
-    path.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()))
+    path.write_text(
+        "".join(f"unset {name}_FILE; export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+    )

@@ -20,6 +20,11 @@ def test_the_drawn_states_are_the_code_s() -> None:
     assert (ROOT / "docs" / "states.md").read_text() == draw(), "run: python docs/make_states.py"
 
 
+def test_the_listed_settings_are_those_that_the_code_reads() -> None:
+    write = runpy.run_path(str(ROOT / "docs" / "make_configuration.py"))["page"]
+    assert (ROOT / "docs" / "configuration.md").read_text() == write(), "run: python docs/make_configuration.py"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_relative_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
@@ -49,6 +54,17 @@ def test_the_guarantees_name_every_mutant_and_every_test_that_exists() -> None:
         assert mutant["old"] in text, f"the line of {name} has changed: tests/mutants/table.toml"
     tests = {file.name for file in (ROOT / "tests").rglob("test_*.py")}
     assert set(re.findall(r"`(test_\w+\.py)`", page)) <= tests
+
+
+def test_the_readme_shows_each_guarantee_by_a_test_that_the_guarantees_name() -> None:
+    guarantees = (ROOT / "docs" / "guarantees.md").read_text()
+    shown = re.findall(r"^\| (G\d+) \|.*\| `(.+?)` \|$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    assert [name for name, _ in shown] == [f"G{number}" for number in range(1, 13)]
+    for name, proof in shown:
+        row = re.search(rf"^\| {name} \|.*$", guarantees, flags=re.MULTILINE)
+        assert row is not None
+        assert (ROOT / proof).exists() or proof.startswith("cartwake ")
+        assert proof.startswith("cartwake ") or f"`{Path(proof).name}`" in row[0], f"{name}: {proof}"
 
 
 def test_the_guarantees_name_every_invariant() -> None:

@@ -1,130 +1,23 @@
-"""The embedded PostgreSQL: real servers, started, shared, killed and stopped.
-
-pytest keeps `tmp_path` below a folder that only we may enter, so as root these tests run in a home that
-the server's own user cannot reach; `open_folder` is where it can.
-"""
+"""The embedded PostgreSQL: real servers, started, shared and stopped. What is done to them by force: `make abuse`."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import signal
 import socket
 import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
-from typing import Self
 
 import psycopg
 import pytest
 
 from cartwake.kit import embedded, embedded_cluster, embedded_home
 from cartwake.kit.embedded import EmbeddedPostgresError, embedded_postgres, start_embedded
-
-IS_ROOT = os.geteuid() == 0
-only_root = pytest.mark.skipif(not IS_ROOT, reason="only root has to switch users")
-
-# Uses the server of a home until it is told to leave, and then just ends.
-CLIENT = """
-import os, sys
-from pathlib import Path
-from cartwake.kit.embedded import start_embedded
-server = start_embedded(Path(sys.argv[1]), durable=False)
-if os.fork() == 0:
-    sys.exit()  # a fork that ends takes nothing from its parent
-os.wait()
-print(server.url, flush=True)
-sys.stdin.readline()
-"""
+from homes import IS_ROOT, Client, ask, has_stopped, mode, modes_above, only_root, server_pid, soon
 
 EXPECTED_SETTINGS = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "jit": "off"}
 EXPECTED_SETTINGS |= {"timezone": "UTC", "server_encoding": "UTF8", "max_connections": "200"}
 EXPECTED_SETTINGS |= {"password_encryption": "scram-sha-256", "unix_socket_directories": ""}
-
-
-class Client:
-    """Another process that uses the server of `home`; leaves in peace at the end of a `with` block."""
-
-    def __init__(self, home: Path) -> None:
-        command = [sys.executable, "-W", "ignore", "-c", CLIENT, str(home)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.leave()
-
-    def url(self) -> str:
-        assert self.process.stdout is not None
-        return next(line.strip() for line in self.process.stdout if line.startswith("postgresql://"))
-
-    def leave(self) -> None:
-        self.process.communicate("\n", timeout=30)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-
-@pytest.fixture(scope="session")
-def stopped_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("embedded") / "home"
-    with embedded_postgres(folder, durable=False):
-        return folder
-
-
-@pytest.fixture
-def home(tmp_path: Path, stopped_home: Path) -> Path:
-    """A home of its own for the test, whose server has run before: a copy takes a fraction of a first start."""
-    subprocess.run(["cp", "-a", stopped_home, tmp_path / "home"], check=True)
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="cartwake-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
-
-
-def ask(url: str, query: str) -> object:
-    """The first value that `query` gives, if it gives any."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        cursor = connection.execute(query.encode())
-        row = cursor.fetchone() if cursor.description else None
-    return row[0] if row else None
-
-
-def server_pid(home: Path) -> int:
-    return int(json.loads((home / "server.json").read_text())["pid"])
-
-
-def soon(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and not condition():
-        time.sleep(0.02)
-    return condition()
-
-
-def has_stopped(home: Path) -> bool:
-    with closing(embedded_home.Home(home).lock("server.lock")) as lock:
-        return lock.free()
-
-
-def modes_above(path: Path) -> dict[Path, int]:
-    return {parent: parent.stat().st_mode for parent in path.parents}
-
-
-def mode(path: Path) -> int:
-    return path.stat().st_mode & 0o777
 
 
 def test_the_first_start_makes_a_private_durable_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,24 +60,6 @@ def test_two_processes_share_a_server_and_the_last_one_out_stops_it(home: Path) 
     assert has_stopped(home)
 
 
-@pytest.mark.parametrize("end", [Client.leave, Client.kill])
-def test_a_server_survives_its_starter_but_not_its_last_user(home: Path, end: Callable[[Client], None]) -> None:
-    starter = Client(home)
-    url = starter.url()
-    with embedded_postgres(home, durable=False):
-        end(starter)
-        assert ask(url, "SELECT 1") == 1
-    assert has_stopped(home)
-
-
-def test_starting_twice_at_once_gives_one_server(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    with Client(home) as one, Client(home) as two, Client(home) as three:
-        assert one.url() == two.url() == three.url()
-    assert (home / "postgres.log").read_text().count("ready to accept connections") == 1
-    assert has_stopped(home)
-
-
 def test_a_share_that_was_released_twice_or_refused_takes_nothing_from_others(home: Path) -> None:
     with embedded_postgres(home, durable=False) as other:
         share = start_embedded(home, durable=False)
@@ -194,57 +69,6 @@ def test_a_share_that_was_released_twice_or_refused_takes_nothing_from_others(ho
             start_embedded(home)  # which durable=True must not get
         assert ask(other.url, "SELECT 1") == 1
     assert has_stopped(home)
-
-
-def test_a_server_whose_only_client_was_killed_is_stopped(home: Path) -> None:
-    only = Client(home)
-    only.url()
-    pid = server_pid(home)
-    only.kill()
-    assert soon(lambda: has_stopped(home) and not Path(f"/proc/{pid}").exists())
-    assert "database system is shut down" in (home / "postgres.log").read_text()
-
-
-def test_after_kill_9_of_the_server_the_next_start_recovers(home: Path) -> None:
-    with embedded_postgres(home) as old:
-        ask(old.url, "CREATE TABLE kept AS SELECT 42 AS answer")
-        os.kill(server_pid(home), signal.SIGKILL)
-        with embedded_postgres(home) as new:
-            assert ask(new.url, "SELECT answer FROM kept") == 42
-            assert ask(old.url, "SELECT 1") == 1, "on the same port: who had the address still has it"
-    assert has_stopped(home)
-
-
-@pytest.mark.parametrize("whose", ["the server's user", "root"])
-def test_a_pid_file_that_names_a_stranger_is_not_believed(home: Path, whose: str) -> None:
-    stale = home / "data" / "postmaster.pid"
-    with embedded_postgres(home, durable=False):
-        lines = stale.read_text().splitlines()
-    stranger = subprocess.Popen(["sleep", "60"], **embedded_cluster.server_user(embedded_home.Home(home)).options())
-    lines[0] = str(stranger.pid) if whose == "the server's user" else "1"
-    stale.write_text("\n".join([*lines, ""]))
-    os.chown(stale, (home / "data").stat().st_uid, -1)
-    with embedded_postgres(home, durable=False) as server:
-        assert ask(server.url, "SELECT 1") == 1
-    assert stranger.poll() is None
-    stranger.kill()
-    stranger.wait()
-
-
-def test_a_postgres_that_somebody_else_started_here_is_left_alone(home: Path) -> None:
-    user = embedded_cluster.server_user(embedded_home.Home(home))
-    binaries = embedded_cluster.find_binaries(user)
-    command = [binaries.tool("postgres"), "-D", user.name_for(home / "data"), "-c", "unix_socket_directories="]
-    command += ["-c", f"port={embedded._free_port()}"]
-    process = subprocess.Popen(command, cwd=home / "data", stderr=subprocess.DEVNULL, **user.options())
-    try:
-        assert soon(lambda: "ready   " in embedded_home.Home(home).pid_file())
-        with pytest.raises(EmbeddedPostgresError, match=f"did not start .pid {process.pid}. runs on"):
-            start_embedded(home)
-        assert process.poll() is None
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait()
 
 
 def test_a_copied_home_is_another_server(home: Path) -> None:
@@ -302,15 +126,6 @@ def test_what_a_statement_held_is_not_in_the_log(home: Path) -> None:
     assert "61234567" not in (home / "postgres.log").read_text()
 
 
-def test_data_of_another_major_version_is_refused(home: Path) -> None:
-    (home / "data" / "PG_VERSION").write_text("16\n")
-    with pytest.raises(EmbeddedPostgresError, match=r"made by PostgreSQL 16, but .* binaries are \d+ .*Nothing was"):
-        start_embedded(home)
-    (home / "data" / "PG_VERSION").unlink()
-    with pytest.raises(EmbeddedPostgresError, match="not a PostgreSQL data folder"):
-        start_embedded(home)
-
-
 def test_a_server_that_will_not_start_says_why_and_leaves_nothing(home: Path) -> None:
     with (home / "data" / "postgresql.conf").open("a") as file:
         file.write("no_such_setting = 1\n")
@@ -342,15 +157,6 @@ def test_a_home_that_cannot_be_one_is_explained(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(embedded_cluster, "PACKAGE", "no_such_package")
     with pytest.raises(EmbeddedPostgresError, match="binaries are missing: install the package `embedded-postgres`"):
         start_embedded(tmp_path / "home")
-
-
-def test_half_a_cluster_is_made_again(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    (home / "data.new" / "base").mkdir(parents=True)
-    (home / "password").write_text("of-the-first-try")
-    with embedded_postgres(home, durable=False) as server:
-        assert ":of-the-first-try@" in server.url
-    assert not (home / "data.new").exists()
 
 
 @only_root

@@ -14,9 +14,11 @@ from cartwake.messages.dispatch import Attempt
 from cartwake.messages.recording import record_results
 from cartwake.worker import dispatch_once
 from deployment import Deployment, leave_cart, phone
+from typed import Cartwake
 from world import ShopClient
 
 LOCK_QUEUE = "SELECT FROM sms_shop_queues WHERE shop_id = %s FOR UPDATE"
+LOCK_BALANCE = "SELECT FROM org_sms_credit_balances WHERE organization_id = %s FOR UPDATE NOWAIT"
 # Of the cart that is scanned and answered about at once: one writes its consent, both write a decision about it.
 OPTED_OUT = Rejected(21610, ErrorClass.OPTED_OUT, "the recipient has opted out of this sender")
 ANSWERS = pytest.mark.parametrize("answer", [OPTED_OUT, Unknown("the line was cut")], ids=["opted out", "unknown"])
@@ -49,6 +51,27 @@ async def test_a_scan_waits_for_an_answer_or_it_for_the_scan(deployment: Deploym
         await deployment.waits_for_a_lock_or_ends(recording, 2)
         await third.rollback()
     await asyncio.gather(scanning, recording)
+
+
+async def test_credits_added_by_hand_wait_for_carts_before_they_lock_the_balance(
+    deployment: Deployment, cartwake: Cartwake, settled_url: str
+) -> None:
+    merchant = await deployment.merchant(plan="PRO", credits=0)
+    shop = await merchant.shop()
+    await deployment.leave_credits(merchant, 0)
+    await leave_cart(shop)
+    await deployment.jump(minutes=35)
+    assert (await shop.session())["refusal"] == "insufficient_credits"
+    words = ("credits", "adjust", str(merchant.organization_id), "50", "--note", "by hand")
+    async with await psycopg.AsyncConnection.connect(deployment.database_url) as third:
+        await third.execute("SELECT FROM checkout_sessions WHERE shop_id = %s FOR UPDATE", [shop.shop_id])
+        adjusting = asyncio.create_task(asyncio.to_thread(cartwake, *words, database_url=settled_url))
+        await deployment.waits_for_a_lock_or_ends(adjusting)
+        assert not adjusting.done()
+        await third.execute(LOCK_BALANCE, [merchant.organization_id])  # as a claim does: carts first, balances after
+        await third.rollback()
+    assert (await adjusting).out == "available_credits 50\n"
+    assert (await deployment.rows("SELECT FROM checkout_sessions WHERE scan_at = updated_at")) != []
 
 
 async def scan(deployment: Deployment) -> None:

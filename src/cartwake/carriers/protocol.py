@@ -147,8 +147,56 @@ class KeepsRecord(Protocol):
         """Every text taken or received since then, newest first. Raises `CarrierError` when it cannot be asked."""
 
 
+class Trouble(enum.StrEnum):
+    """What kept a carrier from answering a question."""
+
+    UNREACHABLE = "unreachable"
+    CERTIFICATE = "certificate"
+    TIMEOUT = "timeout"
+    CREDENTIALS = "credentials"  # it does not know account and secret together
+    NO_ACCOUNT = "no_account"  # it knows us, but not this account
+    REFUSED = "refused"  # it answered something else
+
+
 class CarrierError(Exception):
     """The carrier could not be asked; the message says why."""
+
+    def __init__(self, why: str, trouble: Trouble = Trouble.REFUSED) -> None:
+        super().__init__(why)
+        self.trouble = trouble
+
+
+@dataclass(frozen=True)
+class Account:
+    """Our account at the carrier, as it describes it."""
+
+    status: str  # `active`, or why it is not
+    kind: str  # Twilio: Full or Trial; our sandbox: Sandbox
+    answered_at: datetime | None  # by the carrier's clock, in whole seconds; None where it does not say
+
+
+@dataclass(frozen=True, repr=False)
+class OwnedNumber:
+    """A number of our account, and where the carrier posts what is texted to it."""
+
+    address: str
+    inbound_url: str | None
+
+
+class Examinable(Protocol):
+    """A carrier that can be asked about our account, without anything being sent. For `cartwake doctor`."""
+
+    async def account(self) -> Account:
+        """Our account. Raises `CarrierError`."""
+
+    async def owned_numbers(self) -> list[OwnedNumber]:
+        """Every number of our account. Raises `CarrierError`."""
+
+    def sign(self, url: str, form: Mapping[str, str]) -> dict[str, str]:
+        """The headers by which the carrier would prove a webhook with this form to `url` (full, with its query)."""
+
+    async def close(self) -> None:
+        """Give connections back."""
 
 
 class Carrier(Protocol):

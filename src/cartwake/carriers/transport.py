@@ -39,6 +39,7 @@ class Answer:
 
     status: int
     retry_after: str | None
+    date: str | None = None
 
 
 # The last answer in this task. One call to the SDK runs in one task, so it is that call's.
@@ -81,7 +82,7 @@ class Transport(AsyncHttpClient):
             allow_redirects=False,
         ) as answer:
             text = await answer.text()
-        LAST_ANSWER.set(Answer(answer.status, answer.headers.get("Retry-After")))
+        LAST_ANSWER.set(Answer(answer.status, answer.headers.get("Retry-After"), answer.headers.get("Date")))
         return Response(answer.status, text, answer.headers)
 
     async def close(self) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 from uuid import UUID
 
+import aiohttp
 from multidict import MultiDict
 from twilio.base.exceptions import TwilioException, TwilioRestException, TwilioServiceException
 from twilio.base.page import Page
@@ -23,6 +25,7 @@ from cartwake.carriers.errors import LOWEST_CODE, classify, describe
 from cartwake.carriers.protocol import (
     Absent,
     Accepted,
+    Account,
     CannotAsk,
     CarrierError,
     ErrorClass,
@@ -31,13 +34,16 @@ from cartwake.carriers.protocol import (
     ListedText,
     MessageStatus,
     OutboundText,
+    OwnedNumber,
     Rejected,
     SendResult,
     StatusReport,
     Throttled,
+    Trouble,
     Unknown,
 )
 from cartwake.carriers.transport import LAST_ANSWER, NEVER_SENT, Answer, Transport
+from cartwake.kit.network import NetworkTrouble, explain, trouble_of
 
 VALIDITY_MAX_S = 36_000  # Twilio's limit and default (Messages resource)
 
@@ -52,7 +58,16 @@ CALLBACK_OVERRIDES = "#rc=5&rp=all"
 # `find` reads at most this much before it admits that it cannot tell.
 FIND_PAGE_SIZE = 100
 FIND_PAGES_MAX = 20
-HISTORY_PAGE_SIZE = 1000  # the most that Twilio gives at once
+HISTORY_PAGE_SIZE = NUMBERS_PAGE_SIZE = 1000  # the most that Twilio gives at once
+NUMBERS_PAGES_MAX = 100
+
+SIGNATURE_HEADER = "X-Twilio-Signature"
+NO_ANSWER = Answer(0, None)
+NETWORK_TROUBLES = {
+    NetworkTrouble.UNREACHABLE: Trouble.UNREACHABLE,
+    NetworkTrouble.CERTIFICATE: Trouble.CERTIFICATE,
+    NetworkTrouble.TIMEOUT: Trouble.TIMEOUT,
+}
 
 # Twilio's dates have whole seconds and its clock is not ours. Wider is safe: two texts to one phone
 # with the same body are a day apart at least.
@@ -81,6 +96,9 @@ class TwilioCarrier:
             # Not empty, or the SDK reads the process's TWILIO_EDGE and TWILIO_REGION and changes the host.
             environment={"TWILIO_REGION": ""},
         )
+        self._account_sid = account_sid
+        self._accounts = client.api.v2010.accounts
+        self._numbers = client.incoming_phone_numbers
         self._messages = client.messages
         self._validator = RequestValidator(auth_token)  # type: ignore[no-untyped-call]
         self._callback_url = callback_url
@@ -140,9 +158,39 @@ class TwilioCarrier:
         except (TwilioException, OSError, TimeoutError) as error:
             raise CarrierError(_why(error)) from None
 
+    async def account(self) -> Account:
+        """Our account, and the carrier's time. Raises `CarrierError`."""
+        LAST_ANSWER.set(NO_ANSWER)
+        try:
+            found = await self._accounts(self._account_sid).fetch_async()
+            if not found.status:  # a redirect, say, which the SDK takes for an answer
+                raise ValueError("no account in the answer")
+            return Account(str(found.status), str(found.type), _http_date(LAST_ANSWER.get().date))
+        except Exception as error:  # a question only, and somebody wants to know what became of it
+            raise _cannot_ask(error) from None
+
+    async def owned_numbers(self) -> list[OwnedNumber]:
+        """Every number of the account. Raises `CarrierError`."""
+        LAST_ANSWER.set(NO_ANSWER)
+        found: list[OwnedNumber] = []
+        try:
+            page: Page | None = await self._numbers.page_async(page_size=NUMBERS_PAGE_SIZE)
+            for _ in range(NUMBERS_PAGES_MAX):
+                if page is None:
+                    return found
+                found += [OwnedNumber(str(record.phone_number), record.sms_url or None) for record in page]
+                page = await page.next_page_async()
+        except Exception as error:
+            raise _cannot_ask(error) from None
+        raise CarrierError("it has more numbers than can be read")
+
+    def sign(self, url: str, form: Mapping[str, str]) -> dict[str, str]:
+        """The header by which Twilio proves a webhook to `url`."""
+        return {SIGNATURE_HEADER: self._validator.compute_signature(url, dict(form))}  # type: ignore[no-untyped-call]
+
     def verify(self, url: str, body: bytes, headers: Mapping[str, str]) -> bool:
         """Whether the account's auth token signed this webhook (SDK's validator; with or without the port)."""
-        signatures = [value for name, value in headers.items() if name.lower() == "x-twilio-signature"]
+        signatures = [value for name, value in headers.items() if name.lower() == SIGNATURE_HEADER.lower()]
         if len(signatures) != 1 or not signatures[0]:
             return False
         try:
@@ -162,6 +210,27 @@ class TwilioCarrier:
     async def close(self) -> None:
         """Give connections back."""
         await self._transport.close()
+
+
+def _cannot_ask(error: Exception) -> CarrierError:
+    """Why a question was not answered. Quotes nothing of what was answered."""
+    if isinstance(error, aiohttp.ClientError | OSError | TimeoutError):
+        return CarrierError(explain(error), NETWORK_TROUBLES[trouble_of(error)])
+    status = LAST_ANSWER.get().status
+    code = error.code if isinstance(error, TwilioRestException | TwilioServiceException) else None
+    if status == 401 or code == 20003:
+        return CarrierError("it refuses our account SID and auth token", Trouble.CREDENTIALS)
+    if code == 20404:
+        return CarrierError("it knows no such account", Trouble.NO_ACCOUNT)
+    answered = f"it answered HTTP {status}" if status >= 300 else "its answer is not one of the carrier's API"
+    return CarrierError(answered, Trouble.REFUSED)
+
+
+def _http_date(header: str | None) -> datetime | None:
+    try:
+        return parsedate_to_datetime(header).astimezone(UTC) if header else None
+    except ValueError:
+        return None
 
 
 def _refused(code: object, answer: Answer) -> SendResult:

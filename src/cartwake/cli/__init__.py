@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import psycopg
 import typer
 
 from cartwake.cli import looking, operator, processes, recovery
-from cartwake.cli.plumbing import fail
+from cartwake.cli.plumbing import MERCHANTS, fail
 from cartwake.kit.config import ConfigError
 from cartwake.kit.errors import CartwakeError
 
@@ -19,11 +20,14 @@ app = typer.Typer(
 app.add_typer(processes.app)
 app.add_typer(looking.app)
 app.add_typer(recovery.app)
-app.add_typer(operator.org_app, name="org")
-app.add_typer(operator.shop_app, name="shop")
-app.add_typer(operator.key_app, name="key")
-app.add_typer(operator.number_app, name="number")
-app.add_typer(operator.credits_app, name="credits")
+for name, group in (
+    ("org", operator.org_app),
+    ("shop", operator.shop_app),
+    ("key", operator.key_app),
+    ("number", operator.number_app),
+    ("credits", operator.credits_app),
+):
+    app.add_typer(group, name=name, rich_help_panel=MERCHANTS)
 
 
 def main() -> None:
@@ -34,3 +38,5 @@ def main() -> None:
         fail(f"The configuration is wrong:\n{error}", 2)
     except CartwakeError as error:
         fail(error.detail)
+    except psycopg.OperationalError as error:
+        fail(f"The database went away: {str(error).strip()}")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import os
+from typing import Annotated
 from uuid import UUID
 
 import typer
 
 from cartwake import __version__
-from cartwake.cli.plumbing import run_with, settings_and_logs
-from cartwake.kit.config import Settings
+from cartwake.cli.plumbing import LOOK, require_shop, run_with
+from cartwake.kit.config import load_settings
+from cartwake.kit.config_listing import list_settings, origin, unknown_variables
 from cartwake.kit.db import ENGINE, OPERATOR
 from cartwake.kit.runtime import Runtime
 
@@ -17,7 +19,7 @@ app = typer.Typer()
 Uuid = Annotated[UUID, typer.Argument()]
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def audit() -> None:
     """Check every invariant; exit 1 and show the rows when one does not hold."""
     from cartwake.invariants import INVARIANTS, broken_invariants
@@ -35,7 +37,7 @@ def audit() -> None:
     raise typer.Exit(run_with(look))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def explain(organization_id: Uuid, shop_id: Uuid, external_id: str) -> None:
     """Why was this cart (not) texted? EXTERNAL_ID is the storefront's id of the checkout."""
     from cartwake.explain import explain_session
@@ -44,6 +46,8 @@ def explain(organization_id: Uuid, shop_id: Uuid, external_id: str) -> None:
 
     async def look(runtime: Runtime) -> int:
         scope = ShopScope(organization_id, shop_id)
+        async with runtime.db.transaction(OPERATOR) as conn:
+            await require_shop(conn, organization_id, shop_id)
         async with tenant_transaction(runtime.db, scope) as conn:
             found = await explain_session(conn, runtime.vault, scope, external_id)
         typer.echo(found.verdict)
@@ -55,7 +59,7 @@ def explain(organization_id: Uuid, shop_id: Uuid, external_id: str) -> None:
     raise typer.Exit(run_with(look))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def doubts(limit: Annotated[int, typer.Option(help="At most so many, newest first.")] = 100) -> None:
     """List texts that may or may not have reached the carrier, with what to do about each."""
     from cartwake.messages.doubts import list_doubts
@@ -75,20 +79,36 @@ def doubts(limit: Annotated[int, typer.Option(help="At most so many, newest firs
     raise typer.Exit(run_with(look))
 
 
-@app.command()
-def config() -> None:
-    """List every setting: its name, what it means, its default, and whether it is set."""
-    settings = settings_and_logs()
-    for name, field in Settings.model_fields.items():
-        value = "(set)" if name in settings.model_fields_set else f"default: {_shown(field.default)}"
-        typer.echo(f"CARTWAKE_{name.upper()}  [{value}]\n    {field.description}")
+@app.command(rich_help_panel=LOOK)
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Is this deployment well, and if not, what mends it? Exit 1 when a check fails."""
+    from cartwake.doctor.examine import examine_here
+    from cartwake.doctor.model import Verdict
+    from cartwake.doctor.report import for_machines, for_people, worst
+
+    examined = examine_here()
+    typer.echo(for_machines(examined) if as_json else for_people(examined))
+    raise typer.Exit(1 if worst(examined) is Verdict.FAIL else 0)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
+def config(
+    check: Annotated[bool, typer.Option("--check", help="Say only what is wrong.")] = False,
+) -> None:
+    """List every setting: what it means, what it takes, and where its value is from. Exit 2 when one is wrong."""
+    if not check:
+        for each in list_settings():
+            typer.echo(f"{each.variable}  [{origin(each, os.environ)}]\n    {each.takes}. {each.meaning}")
+        typer.echo("A secret may come from a file instead: CARTWAKE_<NAME>_FILE names it.\n")
+    for name, advice in unknown_variables(os.environ).items():
+        typer.echo(f"{name} is no setting: {advice}")
+    load_settings()
+    typer.echo("The settings are right.")
+
+
+@app.command(rich_help_panel=LOOK)
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
-
-
-def _shown(default: Any) -> str:
-    return "(development secret)" if "SecretStr" in repr(default) else repr(default)

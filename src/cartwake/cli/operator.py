@@ -7,7 +7,7 @@ from uuid import UUID
 
 import typer
 
-from cartwake.cli.plumbing import as_operator, fail
+from cartwake.cli.plumbing import as_operator, fail, require_shop
 from cartwake.kit.db import Connection
 from cartwake.kit.runtime import Runtime
 
@@ -23,6 +23,7 @@ Uuid = Annotated[UUID, typer.Argument()]
 @org_app.command("create")
 def create_org(name: str, plan: Annotated[str, typer.Option(help="FREE, PRO or ULTRA.")] = "PRO") -> None:
     """Make an organization; prints its id and its API key."""
+    from cartwake.credits.balance import open_account
     from cartwake.credits.model import PLANS
     from cartwake.tenants.keys import create_key
     from cartwake.tenants.model import KeyKind, Scope
@@ -34,6 +35,7 @@ def create_org(name: str, plan: Annotated[str, typer.Option(help="FREE, PRO or U
     async def create(runtime: Runtime, conn: Connection) -> None:
         moment = runtime.moment()
         organization_id = await create_organization(conn, moment, name=name, plan=plan)
+        await open_account(conn, moment.now, organization_id)
         key = await create_key(conn, moment, KeyKind.ORGANIZATION, Scope(organization_id))
         typer.echo(f"organization_id {organization_id}\napi_key {key}")
 
@@ -45,7 +47,9 @@ def create_shop_(
     organization_id: Uuid,
     name: str,
     country: Annotated[str, typer.Option(help="ISO 3166 alpha-2; reads national phone numbers.")],
-    locale: Annotated[str, typer.Option(help="en, lt, de, fr, es, pl or ru.")] = "en",
+    locale: Annotated[
+        str, typer.Option(help="For shoppers whose own language we do not speak: en, lt, de, fr, es, pl or ru.")
+    ] = "en",
     enable: Annotated[bool, typer.Option(help="Switch texts on at once.")] = True,
 ) -> None:
     """Make a shop; prints its id and its two keys."""
@@ -107,33 +111,35 @@ def add_number(
     """Give a shop a sender that you already have at the carrier."""
     from cartwake.numbers.senders import add_sender
     from cartwake.tenants.model import ShopScope
-    from cartwake.tenants.organizations import read_shop
 
     async def add(runtime: Runtime, conn: Connection) -> None:
         scope = ShopScope(organization_id, shop_id)
-        await read_shop(conn, scope)
+        await require_shop(conn, organization_id, shop_id)
         sender = await add_sender(conn, runtime.moment(), scope, address=address, segments_per_s=segments_per_s)
         typer.echo(f"sender_id {sender.sender_id}\nkind {sender.kind}\nsegments_per_s {sender.segments_per_s}")
 
     as_operator(add)
 
 
-@credits_app.command("adjust")
+# Unknown options are arguments here: -20 is a number.
+@credits_app.command("adjust", context_settings={"ignore_unknown_options": True})
 def adjust_credits(
     organization_id: Uuid,
-    credits: int,
+    credits: Annotated[int, typer.Argument(help="How many to add; -20 takes twenty away.")],
     note: Annotated[str, typer.Option(help="Why; kept in the ledger.")],
     reference: Annotated[str | None, typer.Option(help="Given twice, it counts once.")] = None,
 ) -> None:
-    """Add credits to an organization, or take some away (`-- -20`)."""
+    """Add credits to an organization, or take some away: `cartwake credits adjust ORG -20 --note "sent by hand"`."""
     from cartwake.carts.abandonment import ask_again
     from cartwake.carts.model import Refusal
     from cartwake.credits.balance import adjust
 
     async def act(runtime: Runtime, conn: Connection) -> None:
         now = runtime.clock.now()
+        if credits > 0:
+            # Before the balance, because a claim too locks carts first and balances after them.
+            await ask_again(conn, now, organization_id, [Refusal.INSUFFICIENT_CREDITS])
         balance = await adjust(conn, now, organization_id, credits, reference=reference, note=note)
-        await ask_again(conn, now, organization_id, [Refusal.INSUFFICIENT_CREDITS])
         typer.echo(f"available_credits {balance.available_credits}")
 
     as_operator(act)

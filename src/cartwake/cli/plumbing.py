@@ -5,21 +5,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NoReturn
+from uuid import UUID
 
+import structlog
 import typer
 
 from cartwake.kit.clock import open_clock
 from cartwake.kit.config import Settings, load_settings
+from cartwake.kit.config_listing import unknown_variables
 from cartwake.kit.db import OPERATOR, Connection, Database
+from cartwake.kit.errors import NotKnown
 from cartwake.kit.logs import configure_logs
 from cartwake.kit.loop import run
 from cartwake.kit.runtime import Runtime, open_runtime, vault_of
 from cartwake.kit.schema import NotReadyError, check_ready, pause_if_moved
+
+# The help's groups, by task.
+TRY = "Try it on this machine"
+RUN = "Run a deployment"
+LOOK = "Look, change nothing"
+MERCHANTS = "Merchants"
+STOP = "Stop sending; after a restore"
 
 # A process that is to stay waits so long for a database that restarts: whoever supervises it may lose patience sooner.
 PATIENCE_S = 60.0
@@ -28,17 +40,24 @@ PATIENCE_S = 60.0
 def settings_and_logs() -> Settings:
     settings = load_settings()
     configure_logs(settings)
+    for name, advice in unknown_variables(os.environ).items():
+        structlog.get_logger().warning("config.not_a_setting", variable=name, advice=advice)
     return settings
 
 
 @contextmanager
-def database(settings: Settings) -> Iterator[str]:
-    """The address of the configured server, or of the embedded one while it is needed."""
+def database(settings: Settings, *, create: bool = False) -> Iterator[str]:
+    """The address of the configured server, or of the embedded one while it is needed.
+
+    `create`: whether to make the embedded one when there is none; a command that looks must not.
+    """
     if settings.database_url is not None:
         yield settings.database_url.get_secret_value()
         return
-    from cartwake.kit.embedded import EmbeddedPostgresError, embedded_postgres
+    from cartwake.kit.embedded import EmbeddedPostgresError, embedded_postgres, has_cluster, home_of, no_database
 
+    if not create and not has_cluster(home_of(settings)):
+        fail(no_database(home_of(settings)))
     try:
         with embedded_postgres(settings.data_dir) as server:
             yield server.url
@@ -58,8 +77,18 @@ def ready_database(settings: Settings, patience_s: float = 0) -> Iterator[str]:
                     "This database was restored from a backup, so sending is paused. See: cartwake recover", err=True
                 )
         except NotReadyError as error:
-            fail(str(error))
+            fail(str(error) + _trial_hint(settings))
         yield url
+
+
+def _trial_hint(settings: Settings) -> str:
+    """Where the database of a trial run is, if there is one and these settings do not lead to it."""
+    from cartwake.kit.embedded import home_of
+
+    trial = home_of(settings) / "trial.env"
+    if settings.database_url is not None or not trial.exists():
+        return ""
+    return f"\n`cartwake up --speed` has a database of its own; to look into that: source {trial}"
 
 
 @asynccontextmanager
@@ -108,6 +137,23 @@ def run_until_signal(work: Callable[[Runtime, asyncio.Event], Awaitable[None]]) 
 
     with contextlib.suppress(KeyboardInterrupt):
         run_with(go, PATIENCE_S)
+
+
+async def require_shop(conn: Connection, organization_id: UUID, shop_id: UUID) -> None:
+    """Raise `NotKnown`, naming which id is wrong, unless the organization has this shop. Operator login."""
+    from cartwake.tenants.model import ShopScope
+    from cartwake.tenants.organizations import list_shops, read_organization, read_shop
+
+    with contextlib.suppress(NotKnown):
+        await read_shop(conn, ShopScope(organization_id, shop_id))
+        return
+    if any(shop.shop_id == organization_id for shop in await list_shops(conn, shop_id)):
+        raise NotKnown("The ids are the wrong way round: the organization's comes first, then the shop's.")
+    try:
+        await read_organization(conn, organization_id)
+    except NotKnown:
+        raise NotKnown(f"There is no organization {organization_id}.") from None
+    raise NotKnown(f"The organization is known, but it has no shop {shop_id}.")
 
 
 def fail(message: str, status: int = 1) -> NoReturn:

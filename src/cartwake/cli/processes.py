@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from typing import Annotated
 
+import psycopg
 import typer
 
 from cartwake.cli.plumbing import (
     PATIENCE_S,
+    RUN,
+    TRY,
     carrier_of,
     database,
     fail,
@@ -22,7 +26,7 @@ from cartwake.kit.runtime import Runtime, vault_of
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=TRY)
 def demo(
     once: Annotated[bool, typer.Option(help="Play every story to its end, check it, and exit.")] = False,
 ) -> None:
@@ -32,7 +36,7 @@ def demo(
     raise typer.Exit(run_demo(settings_and_logs(), once=once))
 
 
-@app.command()
+@app.command(rich_help_panel=TRY)
 def up(
     speed: Annotated[
         float | None,
@@ -45,17 +49,17 @@ def up(
     raise typer.Exit(run_up(settings_and_logs(), speed))
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def serve() -> None:
     """Run a web process: API, webhooks, short links."""
     from cartwake.web.server import run as run_web
 
     settings = settings_and_logs()
-    with ready_database(settings, PATIENCE_S) as url:
+    with contextlib.suppress(KeyboardInterrupt), ready_database(settings, PATIENCE_S) as url:
         run_web(settings, url)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def worker() -> None:
     """Run a worker process: sends what is due, works off what the carrier reports."""
     from cartwake.jobs.trigger import PostgresTrigger
@@ -72,7 +76,7 @@ def worker() -> None:
     run_until_signal(work)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def scheduler() -> None:
     """Run a scheduler process: the abandonment scan and everything else that is periodic."""
     from cartwake.scheduler import run_scheduler
@@ -84,7 +88,11 @@ def scheduler() -> None:
     run_until_signal(schedule)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+    rich_help_panel=TRY,
+)
 def sandbox(context: typer.Context) -> None:
     """Run the sandbox: a Twilio-compatible carrier in memory (`cartwake sandbox --help`)."""
     from cartwake.carriers.sandbox.__main__ import main as run_sandbox
@@ -94,16 +102,26 @@ def sandbox(context: typer.Context) -> None:
     run_sandbox()
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def migrate() -> None:
     """Bring the database to this version's schema, and set the passwords of its logins."""
+    from sqlalchemy.exc import DBAPIError
+
     from cartwake.kit.schema import NotReadyError, expected_revision
     from cartwake.kit.schema import migrate as run_migrations
 
     settings = settings_and_logs()
-    with database(settings) as url:
+    with database(settings, create=True) as url:
         try:
             run_migrations(url, vault_of(settings))
         except NotReadyError as error:
             fail(str(error))
+        except psycopg.OperationalError as error:
+            fail(f"The database cannot be used: {str(error).strip()}")
+        except (psycopg.errors.InsufficientPrivilege, DBAPIError) as error:
+            said = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()[0]
+            fail(
+                f"The login of CARTWAKE_DATABASE_URL may not do this: {said}\n"
+                "It must own the database and be allowed to create roles (ALTER ROLE … CREATEROLE)."
+            )
         typer.echo(f"The database is at revision {expected_revision()}.")

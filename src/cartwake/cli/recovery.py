@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cartwake.carriers.protocol import CarrierError, KeepsRecord, ListedText
-from cartwake.cli.plumbing import as_operator, carrier_of, fail, run_with
+from cartwake.cli.plumbing import STOP, as_operator, carrier_of, fail, run_with
 from cartwake.kit.db import ENGINE, Connection
 from cartwake.kit.runtime import Runtime
 from cartwake.kit.schema import settle_here
@@ -22,18 +22,30 @@ app = typer.Typer()
 BATCH = 500
 
 
-@app.command()
+def _instant(text: str) -> datetime:
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        instant = None
+    if instant is None or instant.tzinfo is None:
+        raise typer.BadParameter(f"{text!r} is no time with its offset; write it like 2026-11-24T10:00:00Z (UTC).")
+    return instant.astimezone(UTC)
+
+
+@app.command(rich_help_panel=STOP)
 def recover(
     since: Annotated[
-        datetime, typer.Argument(formats=["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%MZ"], help="When the backup began, UTC.")
+        datetime, typer.Argument(parser=_instant, metavar="TIME", help="When the backup began, like 2026-11-24T10:00Z.")
     ],
 ) -> None:
     """After a restore: ask the carrier what it took since the backup, so that nobody is texted twice. Repeatable."""
 
     async def act(runtime: Runtime) -> int:
+        if since > runtime.clock.now():
+            fail(f"{since:%Y-%m-%d %H:%M:%S} UTC is still to come; give the time at which the backup began.")
         async with carrier_of(runtime.settings) as carrier:
             try:
-                found = await recover_from(runtime, carrier, since.replace(tzinfo=UTC))
+                found = await recover_from(runtime, carrier, since)
             except CarrierError as error:
                 fail(f"The carrier could not be asked ({error}); nothing is lost, run it again.")
         again = " Add what was bought since and run this again." if found.unpaid_credits else ""
@@ -70,7 +82,7 @@ async def _batches(texts: AsyncIterator[ListedText]) -> AsyncIterator[list[Liste
         yield batch
 
 
-@app.command()
+@app.command(rich_help_panel=STOP)
 def pause() -> None:
     """Stop every shop's texts; what waits keeps waiting."""
 
@@ -81,7 +93,7 @@ def pause() -> None:
     as_operator(act)
 
 
-@app.command()
+@app.command(rich_help_panel=STOP)
 def resume() -> None:
     """Let texts go out again; after a restore, settle the deployment where it is now."""
 

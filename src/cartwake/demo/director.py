@@ -29,6 +29,7 @@ from cartwake.demo.traffic import Traffic, load_traffic
 from cartwake.demo.view import View
 from cartwake.kit.clock import VirtualClock
 from cartwake.kit.config import Settings
+from cartwake.kit.embedded import home_of
 from cartwake.kit.logs import configure_logs
 from cartwake.kit.runtime import Runtime, open_runtime, vault_of
 from cartwake.trial import fresh_database
@@ -115,7 +116,7 @@ async def _play(machine: Machine, traffic: Traffic, console: Console, pace: floa
 @asynccontextmanager
 async def _machine(settings: Settings, url: str, starts_at: datetime) -> AsyncIterator[Machine]:
     """Every process, started but not yet ready, on a clock of the demonstration's own."""
-    home = cluster.home_of(settings)
+    home = home_of(settings)
     clock_file = home / f"demo-{os.getpid()}.clock"
     clock = VirtualClock.create(clock_file, starts_at, SETTING_UP_PACE)
     web_port = cluster.free_port(settings.port)

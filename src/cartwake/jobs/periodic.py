@@ -7,11 +7,24 @@ do; a lease, renewed while the task runs, covers a scheduler that dies: the task
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from croniter import croniter
 
 from cartwake.kit.db import Connection, row, rows
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """What is recorded about one task."""
+
+    name: str
+    next_run_at: datetime
+    leased_until: datetime | None
+    last_run_at: datetime | None
+    last_error: str | None
+
 
 # A run whose lease was not renewed for so long is taken for dead, and the next may start. Machine seconds.
 LEASE_S = 60.0
@@ -32,6 +45,9 @@ FINISH = """
 UPDATE periodic_tasks
 SET leased_until = NULL, last_error = %(error)s, next_run_at = LEAST(next_run_at, %(again_at)s::timestamptz)
 WHERE name = %(name)s
+"""
+READ_TASKS = """
+SELECT name, next_run_at, leased_until, last_run_at, last_error FROM periodic_tasks WHERE name = ANY(%(names)s)
 """
 NEXT_RUNS = """
 SELECT name, GREATEST(next_run_at, leased_until) AS at FROM periodic_tasks WHERE name = ANY(%(names)s) ORDER BY 2
@@ -64,6 +80,11 @@ async def due_tasks(conn: Connection, now: datetime, names: Sequence[str]) -> tu
     found = await rows(conn, NEXT_RUNS, {"names": list(names)})
     later = [each["at"] for each in found if each["at"] > now]
     return [each["name"] for each in found if each["at"] <= now], min(later, default=None)
+
+
+async def read_tasks(conn: Connection, names: Sequence[str]) -> dict[str, TaskRow]:
+    """What is recorded about tasks; one that no scheduler has enrolled is left out. Engine login."""
+    return {found["name"]: TaskRow(**found) for found in await rows(conn, READ_TASKS, {"names": list(names)})}
 
 
 def next_time(cron: str, after: datetime) -> datetime:

@@ -152,3 +152,5 @@ def open_clock(setting: str) -> Clock:
         return VirtualClock(Path(path))
     except OSError as error:
         raise ValueError(f"cannot open the clock file: {error.strerror}") from error
+    except ValueError:  # too short to be mapped
+        raise ValueError(f"{path} is not a clock file") from None

@@ -1,20 +1,36 @@
 """Every setting of a deployment: `CARTWAKE_*` environment variables, checked once at start.
 
-A setting's description says its meaning and unit; `cartwake config` prints them all. What a merchant
-may choose for a shop is not here: it is a row of `shop_sms_configs`.
+A secret may come from a file instead: `CARTWAKE_<NAME>_FILE` names it. A setting's description says its
+meaning; `cartwake config` prints them all (`cartwake.kit.config_listing`). What a merchant may choose for a
+shop is not here: it is a row of `shop_sms_configs`.
 """
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-# The secret of a deployment that never leaves this machine. `production` refuses it.
+from cartwake.kit.clock import open_clock
+
+PREFIX, FILE_SUFFIX = "CARTWAKE_", "_FILE"
+SECRET_FILE_MAX_BYTES = 64 * 1024
+
+# The secrets of a deployment that never leaves this machine. `production` refuses them.
 DEVELOPMENT_SECRET = "development-only-secret-key-not-for-production"  # noqa: S105 - that is its point
+DEVELOPMENT_TOKEN = "development-auth-token"  # noqa: S105
+
+# An empty value says something here: no outcome is refunded. Elsewhere it is a variable that was not filled in.
+MAY_BE_EMPTY = frozenset({"refund_on"})
 
 
 class ConfigError(Exception):
@@ -43,7 +59,13 @@ class Settings(BaseSettings):
         description="A PostgreSQL server (15 or newer) to use instead of the embedded one; a login that owns the "
         "database and may create roles. The four least-privilege logins are derived from it.",
     )
-    database_pool_size: int = Field(10, ge=1, le=200, description="Connections that one process may open per login.")
+    database_pool_size: int = Field(
+        10,
+        ge=1,
+        le=200,
+        json_schema_extra={"unit": "connections"},
+        description="Connections that one process may open per login.",
+    )
     database_prepare: bool = Field(
         True, description="Whether statements are prepared. Switch it off behind a pooler that cannot carry them."
     )
@@ -53,15 +75,23 @@ class Settings(BaseSettings):
         description="Where shoppers and the carrier reach this deployment; short links and callbacks begin with it.",
     )
     host: str = Field("127.0.0.1", description="Address that the web process listens on.")
-    port: int = Field(8080, ge=1, le=65535, description="Port that the web process listens on.")
+    port: int = Field(
+        8080,
+        ge=1,
+        le=65535,
+        json_schema_extra={"unit": "TCP port"},
+        description="Port that the web process listens on.",
+    )
     twilio_api_base: str = Field(
         "https://api.twilio.com", description="Base address of the carrier's API; any Twilio-compatible server."
     )
     twilio_account_sid: str = Field("AC" + "0" * 32, description="Account SID at the carrier.")
     twilio_auth_token: SecretStr = Field(
-        SecretStr("development-auth-token"), description="Auth token at the carrier; it also signs its webhooks."
+        SecretStr(DEVELOPMENT_TOKEN), description="Auth token at the carrier; it also signs its webhooks."
     )
-    twilio_concurrency: int = Field(64, ge=1, le=1000, description="Calls to the carrier in flight per worker.")
+    twilio_concurrency: int = Field(
+        64, ge=1, le=1000, json_schema_extra={"unit": "calls"}, description="Calls to the carrier in flight per worker."
+    )
     twilio_timeout_s: float = Field(
         10.0, gt=0, le=60, description="Machine seconds to wait for the carrier's answer before it counts as unknown."
     )
@@ -69,8 +99,20 @@ class Settings(BaseSettings):
         ("undelivered", "failed"),
         description="Final outcomes, comma separated, after which a text's credits go back: undelivered, failed.",
     )
-    dispatch_batch: int = Field(500, ge=1, le=5000, description="Messages that a worker claims at a time.")
-    abandonment_batch: int = Field(1000, ge=1, le=10000, description="Sessions that a scan claims at a time.")
+    dispatch_batch: int = Field(
+        500,
+        ge=1,
+        le=5000,
+        json_schema_extra={"unit": "messages"},
+        description="Messages that a worker claims at a time.",
+    )
+    abandonment_batch: int = Field(
+        1000,
+        ge=1,
+        le=10000,
+        json_schema_extra={"unit": "sessions"},
+        description="Sessions that a scan claims at a time.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line logged.")
     log_format: Literal["json", "console"] = Field("console", description="`json` for machines, `console` for people.")
 
@@ -79,6 +121,13 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _filled_in(cls, value: Any, info: ValidationInfo) -> Any:
+        if value == "" and info.field_name not in MAY_BE_EMPTY:
+            raise ValueError("is empty: give it a value, or unset it")
+        return value
+
     @field_validator("secret_keys")
     @classmethod
     def _long_enough(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
@@ -86,12 +135,38 @@ class Settings(BaseSettings):
             raise ValueError("needs at least one secret, and each must have at least 32 characters")
         return value
 
+    @field_validator("database_url")
+    @classmethod
+    def _database_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_database_address(value.get_secret_value())
+        return value
+
+    @field_validator("clock")
+    @classmethod
+    def _clock(cls, value: str) -> str:
+        open_clock(value)
+        return value
+
+    @field_validator("twilio_account_sid")
+    @classmethod
+    def _account_sid(cls, value: str) -> str:
+        # Twilio's are AC and 32 hex digits; compatible servers have others. It becomes part of an address.
+        if not re.fullmatch(r"[A-Za-z0-9_-]{2,64}", value):
+            raise ValueError("must be an account SID, like AC and 32 hexadecimal digits")
+        return value
+
     @field_validator("public_url", "twilio_api_base")
     @classmethod
     def _web_address(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError("must be an http or https address without a query, like https://sms.example.com")
+        wrong = ValueError("must be an http or https address without a query, like https://sms.example.com")
+        try:
+            parts = urlsplit(value)
+            host, _port = parts.hostname, parts.port
+        except ValueError:
+            raise wrong from None
+        if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or "@" in parts.netloc:
+            raise wrong
         return value.rstrip("/")
 
     @field_validator("public_url")
@@ -103,21 +178,115 @@ class Settings(BaseSettings):
         return value
 
     def model_post_init(self, _context: Any, /) -> None:
-        if self.environment != "production":
-            return
-        if any(secret.get_secret_value() == DEVELOPMENT_SECRET for secret in self.secret_keys):
-            raise ValueError("CARTWAKE_SECRET_KEYS must be set in production: the development secret is public")
-        if not self.public_url.startswith("https://"):
-            raise ValueError("CARTWAKE_PUBLIC_URL must begin with https:// in production")
+        if self.environment == "production" and (wrong := list(not_for_production(self))):
+            raise ValueError("\n".join(wrong))
+
+
+def not_for_production(settings: Settings) -> list[str]:
+    """What of these settings must not be used by a deployment that others can reach; a line for each."""
+    wrong = []
+    if any(secret.get_secret_value() == DEVELOPMENT_SECRET for secret in settings.secret_keys):
+        wrong.append("CARTWAKE_SECRET_KEYS: must be set in production; the development secret is public")
+    if settings.twilio_auth_token.get_secret_value() == DEVELOPMENT_TOKEN:
+        wrong.append(
+            "CARTWAKE_TWILIO_AUTH_TOKEN: must be set in production; with the public one anybody signs webhooks"
+        )
+    if not settings.public_url.startswith("https://"):
+        wrong.append("CARTWAKE_PUBLIC_URL: must begin with https:// in production")
+    return wrong
+
+
+def check_database_address(address: str) -> None:
+    """Raise `ValueError` when PostgreSQL's library could not read `address`. Never says what stands in it."""
+    try:
+        parts = conninfo_to_dict(address)
+    except psycopg.ProgrammingError:  # whose message quotes it, password and all
+        raise ValueError(
+            "is no address that PostgreSQL's library can read, like postgresql://user:password@host:5432/cartwake "
+            "(in it, a character like @ : / ? # or % in a password is written as %40 and so on)"
+        ) from None
+    host, ports = str(parts.get("host", "")), str(parts.get("port", ""))
+    if "@" in host.lstrip("@"):
+        raise ValueError("holds an @ too many: in a password it is written as %40")
+    if any(port and not (port.isdecimal() and 0 < int(port) < 65536) for port in ports.split(",")):
+        raise ValueError("its port must be a number from 1 to 65535")
+    if not parts.get("dbname"):
+        raise ValueError("names no database: end it with one, like postgresql://user:password@host:5432/cartwake")
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the environment. Raises `ConfigError` naming every wrong setting and why it is wrong."""
+    """Read the environment and the files of secrets.
+
+    Raises `ConfigError` naming every wrong setting and why it is wrong.
+    """
+    given, wrong = read_secret_files(os.environ)
     try:
-        return Settings(**overrides)
+        settings = Settings(**{**given, **overrides})
     except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            name = "CARTWAKE_" + str(problem["loc"][0]).upper() if problem["loc"] else "configuration"
-            lines.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
-        raise ConfigError("\n".join(lines)) from None
+        raise ConfigError("\n".join([*wrong, *_explained(error, alone=not wrong)])) from None
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+    return settings
+
+
+@cache
+def secret_settings() -> tuple[str, ...]:
+    """The names of the settings that are secrets, and so may come from files."""
+    return tuple(name for name, field in Settings.model_fields.items() if _mentions_secret(field.annotation))
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def read_secret_files(environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The secrets that `CARTWAKE_<NAME>_FILE` variables point to, and a line for each that cannot be had."""
+    found, wrong = {}, []
+    present = {name.upper(): value for name, value in environ.items()}
+    for name in secret_settings():
+        path = present.get(variable(name) + FILE_SUFFIX)
+        if path is None:
+            continue
+        try:
+            if variable(name) in present:
+                raise ValueError(f"{variable(name)} is set as well: unset one of the two")
+            found[name] = _read_secret(path)
+        except ValueError as error:
+            wrong.append(f"{variable(name)}{FILE_SUFFIX}: {error}")
+    return found, wrong
+
+
+def _read_secret(path: str) -> str:
+    """The text of a file without the line break at its end. Raises `ValueError` with the reason."""
+    if not path:
+        raise ValueError("is empty: name a file, or unset it")
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(SECRET_FILE_MAX_BYTES + 1).decode()
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a text file") from None
+    if len(text) > SECRET_FILE_MAX_BYTES:
+        raise ValueError(f"{path} is larger than {SECRET_FILE_MAX_BYTES} bytes; no secret is")
+    secret = text.removesuffix("\n").removesuffix("\r")
+    if not secret.strip():
+        raise ValueError(f"{path} is empty")
+    return secret
+
+
+def _explained(error: ValidationError, *, alone: bool) -> list[str]:
+    """A line for each wrong value. `alone`: nothing else is wrong, so what the settings say together counts too."""
+    lines = []
+    for problem in error.errors(include_input=False):
+        said = problem["msg"].removeprefix("Value error, ")
+        if problem["loc"]:
+            lines.append(f"{variable(str(problem['loc'][0]))}: {said}")
+        elif alone:
+            lines += said.splitlines()
+    return list(dict.fromkeys(lines))
+
+
+def _mentions_secret(annotation: Any) -> bool:
+    return annotation is SecretStr or any(map(_mentions_secret, get_args(annotation)))

@@ -27,6 +27,7 @@ from pathlib import Path
 import psycopg
 import structlog
 
+from cartwake.kit.config import Settings
 from cartwake.kit.embedded_cluster import (
     LOGIN,
     Binaries,
@@ -49,7 +50,15 @@ from cartwake.kit.embedded_home import (
     stop,
 )
 
-__all__ = ["EmbeddedPostgresError", "EmbeddedServer", "embedded_postgres", "start_embedded"]
+__all__ = [
+    "EmbeddedPostgresError",
+    "EmbeddedServer",
+    "embedded_postgres",
+    "has_cluster",
+    "home_of",
+    "no_database",
+    "start_embedded",
+]
 
 DEFAULT_HOME = Path(".cartwake")
 DATABASE = "cartwake"
@@ -93,6 +102,25 @@ def start_embedded(home: Path | None = None, *, durable: bool = True) -> Embedde
         folder = Home(path)
         folder.make()
         return EmbeddedServer(folder, durable)
+
+
+def home_of(settings: Settings) -> Path:
+    """The home that these settings name; logs and other files of this machine's processes are there too."""
+    return (settings.data_dir or DEFAULT_HOME).expanduser().resolve()
+
+
+def has_cluster(home: Path) -> bool:
+    """Whether a server of `home` was ever made."""
+    return (home / "data").exists()
+
+
+def no_database(home: Path) -> str:
+    """What to say where there is no database, and none may be made."""
+    return (
+        f"There is no database here yet: {home} holds none, and nothing was made.\n"
+        "Set CARTWAKE_DATABASE_URL, or CARTWAKE_DATA_DIR to the folder of one; or `source .cartwake/trial.env` in the "
+        "folder of a running `cartwake up --speed`; or make one: `cartwake up` or `cartwake migrate`."
+    )
 
 
 @contextmanager

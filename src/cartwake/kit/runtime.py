@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from cartwake.kit.clock import Clock, open_clock
 from cartwake.kit.config import Settings
-from cartwake.kit.crypto import Vault
+from cartwake.kit.crypto import Vault, b64url, un_b64url
 from cartwake.kit.db import Database
 from cartwake.kit.ids import Ids
 from cartwake.kit.moment import Moment
+
+DEPLOYMENT, DEPLOYMENT_PURPOSE = b"this deployment", "deployment-mark"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,19 @@ class Runtime:
 def vault_of(settings: Settings) -> Vault:
     """The vault with the deployment's secret keys, newest first."""
     return Vault([secret.get_secret_value().encode() for secret in settings.secret_keys])
+
+
+def deployment_mark(vault: Vault) -> str:
+    """What tells a deployment from others: proof of its secret key, which tells nothing about the key."""
+    return b64url(vault.sign(DEPLOYMENT, DEPLOYMENT_PURPOSE, 9))
+
+
+def is_our_mark(vault: Vault, mark: str) -> bool:
+    """Whether a process with one of our secret keys made this mark."""
+    try:
+        return vault.verify(DEPLOYMENT, un_b64url(mark), DEPLOYMENT_PURPOSE)
+    except ValueError:
+        return False
 
 
 @asynccontextmanager

@@ -70,6 +70,11 @@ async def find_owners(conn: Connection, addresses: Sequence[str]) -> dict[str, S
     return {each["address"]: ShopScope(each["organization_id"], each["shop_id"]) for each in found}
 
 
+async def numbers_in_use(conn: Connection) -> list[str]:
+    """The numbers that the shops of all organizations text from. Operator login."""
+    return [found["address"] for found in await rows(conn, store.SELECT_NUMBERS_IN_USE)]
+
+
 async def read_addresses(conn: Connection, sender_ids: Sequence[UUID]) -> dict[UUID, str]:
     """The addresses of senders, whatever their state. Engine login."""
     return {

@@ -18,6 +18,10 @@ FIND_OWNERS = """
 SELECT address, organization_id, shop_id FROM senders
 WHERE address = ANY(%s) AND kind <> 'alphanumeric' AND state IN ('active', 'held')
 """
+# Every number that some shop texts from; an alphanumeric sender is none.
+SELECT_NUMBERS_IN_USE = """
+SELECT address FROM senders WHERE state = 'active' AND kind <> 'alphanumeric' ORDER BY address
+"""
 READ_ADDRESSES = """
 SELECT sender_id, address FROM senders WHERE sender_id = ANY(%s)
 """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
+from cartwake.kit.codes import check_country, check_locale
 from cartwake.kit.db import Connection, row, rows
 from cartwake.kit.errors import BadInput, NotKnown
 from cartwake.kit.moment import Moment
@@ -34,9 +36,11 @@ async def create_shop(
 ) -> Shop:
     """A new shop with its SMS settings (switched off unless `config` says otherwise). Operator login.
 
-    Raises `NotKnown` when there is no such organization.
+    Raises `NotKnown` when there is no such organization, `BadInput` for a country or locale that is none.
     """
     _check_name(name)
+    _check_code("country", default_country, check_country)
+    _check_code("locale", default_locale, check_locale)
     await read_organization(conn, organization_id)
     shop = Shop(organization_id, moment.new_id(), name, default_country, default_locale, moment.now)
     await conn.execute(store.INSERT_SHOP, vars(shop))
@@ -98,3 +102,10 @@ async def plans_with_credits(conn: Connection) -> list[tuple[UUID, str]]:
 def _check_name(name: str) -> None:
     if not 1 <= len(name) <= NAME_MAX_CHARACTERS:
         raise BadInput(f"The name must have 1 to {NAME_MAX_CHARACTERS} characters.", field="name")
+
+
+def _check_code(what: str, code: str, check: Callable[[str], str]) -> None:
+    try:
+        check(code)
+    except ValueError as error:
+        raise BadInput(f"The {what} {error}.", field=f"default_{what}") from None

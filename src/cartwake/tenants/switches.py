@@ -55,6 +55,12 @@ async def deployment_paused_since(conn: Connection) -> datetime | None:
     return thrown.get(SENDING_PAUSED)
 
 
+async def count_paused_shops(conn: Connection) -> int:
+    """How many shops the operator has paused. Operator login."""
+    found = await row(conn, store.COUNT_PAUSED_SHOPS)
+    return int(found["shops"]) if found else 0
+
+
 async def pause_shop(conn: Connection, now: datetime, scope: ShopScope) -> None:
     """This shop sends nothing from now on. Operator login. Raises `NotKnown`."""
     if await row(conn, store.PAUSE_SHOP, [now, scope.organization_id, scope.shop_id]) is None:

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cartwake.kit.db import WEB
+from cartwake.kit.runtime import deployment_mark
 from cartwake.kit.schema import current_revision, expected_revision
 from cartwake.web.auth import runtime_of
 from cartwake.web.problems import problem
@@ -18,9 +19,12 @@ from cartwake.web.problems import problem
 DATABASE_TIMEOUT_S = 3
 
 
-async def healthz(_request: Request) -> Response:
-    """The process answers. It says nothing about anything it needs: restarting it would not help those."""
-    return JSONResponse({"status": "ok"})
+async def healthz(request: Request) -> Response:
+    """The process answers, and says which deployment it is of, so that `cartwake doctor` finds it behind an address.
+
+    It says nothing about anything it needs: restarting it would not help those.
+    """
+    return JSONResponse({"status": "ok", "deployment": deployment_mark(runtime_of(request).vault)})
 
 
 async def readyz(request: Request) -> Response:

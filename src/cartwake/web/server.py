@@ -11,6 +11,7 @@ import uvicorn
 
 from cartwake.carriers.open import open_carrier
 from cartwake.kit.config import ConfigError, Settings
+from cartwake.kit.listen import open_port
 from cartwake.kit.loop import run as run_loop
 from cartwake.kit.runtime import open_runtime
 from cartwake.web.app import create_app
@@ -47,13 +48,15 @@ def run(settings: Settings, database_url: str | None = None) -> None:
 
 
 async def serve(settings: Settings, database_url: str) -> None:
-    """Serve inside a running event loop, until told to stop."""
-    async with open_runtime(settings, database_url) as runtime:
-        carrier = open_carrier(settings)
-        try:
-            await Server(_config(runtime.settings, create_app(runtime, carrier))).serve()
-        finally:
-            await carrier.close()
+    """Serve inside a running event loop, until told to stop. Raises `CannotListenError`."""
+    # Uvicorn would open the port itself, and end the process with a bare errno where it cannot.
+    with open_port(settings.host, settings.port, "CARTWAKE_PORT", "CARTWAKE_HOST") as listener:
+        async with open_runtime(settings, database_url) as runtime:
+            carrier = open_carrier(settings)
+            try:
+                await Server(_config(runtime.settings, create_app(runtime, carrier))).serve([listener])
+            finally:
+                await carrier.close()
 
 
 def _config(settings: Settings, app: object) -> uvicorn.Config:

@@ -7,7 +7,7 @@ leaves the machine but webhooks to our own web. Two doors:
 listens on the loopback address unless it is told otherwise.
 
     server       one sandbox: both doors on one port
-    messages_api, numbers_api, resources    Twilio's door, and how Twilio writes things down
+    messages_api, numbers_api, accounts_api, resources    Twilio's door, and how Twilio writes things down
     control_api  the other door
     state        what is remembered: texts, numbers, STOP lists, scripts      journal    and kept in a file
     rules        what Twilio refuses at once         delivery   what becomes of an accepted text

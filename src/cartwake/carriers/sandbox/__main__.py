@@ -35,7 +35,6 @@ def main() -> None:
     parser.add_argument("--faults", type=_faults_in, help="JSON file of what goes wrong, as PUT /sandbox/faults takes")
     chosen = vars(parser.parse_args())
     host, port = chosen.pop("host"), chosen.pop("port")
-    print(f"Carrier sandbox on http://{host}:{port}", flush=True)
     run(host, port, replace(options, **chosen), open_clock(settings.clock))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from cartwake.carriers.sandbox import resources
+from cartwake.carriers.sandbox.accounts_api import AccountsApi
 from cartwake.carriers.sandbox.callbacks import Webhooks
 from cartwake.carriers.sandbox.control_api import ControlApi, explain_bad_input
 from cartwake.carriers.sandbox.delivery import Courier
@@ -23,6 +24,7 @@ from cartwake.carriers.sandbox.state import Options, State
 from cartwake.carriers.webhooks import INBOUND_PATH
 from cartwake.kit.clock import Clock, SystemClock
 from cartwake.kit.config import Settings
+from cartwake.kit.listen import open_port
 from cartwake.kit.loop import loop_factory
 
 LOOPBACK = "127.0.0.1"
@@ -47,11 +49,14 @@ class Sandbox:
         self.url = ""
 
     async def start(self, host: str = LOOPBACK, port: int = 0) -> None:
-        """Listen; port 0 takes any free one. `url` then says where. Texts that a journal knows go on their way."""
+        """Listen; port 0 takes any free one. `url` then says where. Texts that a journal knows go on their way.
+
+        Raises `CannotListenError`.
+        """
         for text in self.state.under_way():
             self._courier.carry(text)
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port, backlog=1024).start()
+        await web.SockSite(self._runner, open_port(host, port, "--port", "--host"), backlog=1024).start()
         host, port = self._runner.addresses[0][:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -70,6 +75,7 @@ class Sandbox:
         app = web.Application(middlewares=[_authentication(self.state.options), explain_bad_input])
         app.router.add_routes(MessagesApi(self.state, self._courier).routes())
         app.router.add_routes(NumbersApi(self.state).routes())
+        app.router.add_routes(AccountsApi(self.state).routes())
         app.router.add_routes(ControlApi(self.state, self._courier, self._webhooks).routes())
         return app
 
@@ -78,7 +84,7 @@ def _authentication(options: Options) -> Any:
     """Basic authentication with account SID and auth token, for Twilio's door only."""
     credentials = f"{options.account_sid}:{options.auth_token}".encode()
     expected = "Basic " + base64.b64encode(credentials).decode()
-    prefix = f"{resources.API}/{options.account_sid}/"
+    account = f"{resources.API}/{options.account_sid}"
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Any) -> web.StreamResponse:
@@ -86,7 +92,7 @@ def _authentication(options: Options) -> Any:
             given = request.headers.get("Authorization", "")
             if not hmac.compare_digest(given.encode(errors="surrogateescape"), expected.encode()):
                 return resources.refuse(Refusal(20003))
-            if not request.path.startswith(prefix):  # another account, or no such resource
+            if not request.path.startswith((account + "/", account + ".json")):  # another account, or no such resource
                 return resources.refuse(Refusal(20404))
         response: web.StreamResponse = await handler(request)
         return response
@@ -124,6 +130,7 @@ def run(host: str, port: int, options: Options, clock: Clock) -> None:
 async def _serve(host: str, port: int, options: Options, clock: Clock) -> None:
     sandbox = Sandbox(options, clock)
     await sandbox.start(host, port)
+    print(f"Carrier sandbox on {sandbox.url}", flush=True)
     try:
         await asyncio.Event().wait()
     finally:

@@ -10,7 +10,6 @@ import ipaddress
 import re
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from importlib.resources import files
 from typing import Annotated
 from urllib.parse import urlsplit
 from zoneinfo import available_timezones
@@ -19,6 +18,7 @@ from babel import Locale
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from cartwake.kit.codes import LOCALE_MAX_CHARACTERS, check_country, check_locale
 from cartwake.kit.crypto import Vault
 from cartwake.kit.errors import BadInput
 from cartwake.kit.phones import mask, open_phone
@@ -33,7 +33,6 @@ AHEAD_MAX = timedelta(minutes=5)
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
-_LOCALE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8}){0,3}")
 
 
 class Body(BaseModel):
@@ -48,12 +47,6 @@ def _storable(text: str) -> str:
     return text
 
 
-def _country(code: str) -> str:
-    if code not in _countries():
-        raise ValueError("must be a country code of ISO 3166-1 alpha-2, like LT")
-    return code
-
-
 def _currency(code: str) -> str:
     if code not in _currencies():
         raise ValueError("must be a currency code of ISO 4217, like EUR")
@@ -64,12 +57,6 @@ def _time_zone(name: str) -> str:
     if name not in _time_zones():
         raise ValueError("must be a time zone of the IANA database, like Europe/Vilnius")
     return name
-
-
-def _locale(tag: str) -> str:
-    if not _LOCALE.fullmatch(tag):
-        raise ValueError("must be a language tag, like lt or lt-LT")
-    return tag
 
 
 def _web_address(address: str) -> str:
@@ -121,10 +108,10 @@ ExternalId = Annotated[
     Path(min_length=1, max_length=200, description="The storefront's own id of the checkout; no slashes."),
     AfterValidator(_storable),
 ]
-Country = Annotated[str, Field(min_length=2, max_length=2), AfterValidator(_country)]
+Country = Annotated[str, Field(min_length=2, max_length=2), AfterValidator(check_country)]
 Currency = Annotated[str, Field(min_length=3, max_length=3), AfterValidator(_currency)]
 TimeZone = Annotated[str, Field(max_length=64), AfterValidator(_time_zone)]
-LocaleTag = Annotated[str, Field(max_length=35), AfterValidator(_locale)]
+LocaleTag = Annotated[str, Field(max_length=LOCALE_MAX_CHARACTERS), AfterValidator(check_locale)]
 WebAddress = Annotated[str, Field(max_length=2048), AfterValidator(_web_address)]
 IpAddress = Annotated[str, Field(max_length=45), AfterValidator(_ip)]
 MinorUnits = Annotated[int, Field(ge=0, le=BIGINT_MAX, description="In the currency's smallest unit: cents, say.")]
@@ -154,13 +141,6 @@ def not_ahead(value: datetime | None, now: datetime, field: str) -> datetime:
 def masked(vault: Vault, phone_sealed: bytes | None) -> str | None:
     """A stored phone as people may see it."""
     return mask(open_phone(vault, phone_sealed)) if phone_sealed else None
-
-
-@cache
-def _countries() -> frozenset[str]:
-    """ISO 3166 as the time zone database lists it, and Kosovo, whose code everybody uses but ISO did not assign."""
-    lines = files("tzdata.zoneinfo").joinpath("iso3166.tab").read_text("utf-8").splitlines()
-    return frozenset(line.split("\t")[0] for line in lines if not line.startswith("#")) | {"XK"}
 
 
 @cache
