@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +52,7 @@ class Process:
     name: str
     arguments: tuple[str, ...]
     ready_url: str | None = None  # 200: it can be used
+    environment: Mapping[str, str] = field(default_factory=dict)  # its own, beside what all of them share
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class Cluster:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=self._environment,
+            env={**self._environment, **process.environment},
             start_new_session=True,  # Ctrl-C in the terminal is for us, who stop them in good order
         )
 
@@ -208,8 +209,12 @@ def sandbox_process(port: int) -> Process:
     return Process("sandbox", ("sandbox", "--port", str(port)), f"http://{LOOPBACK}:{port}/sandbox/counts")
 
 
-WORKER = Process("worker", ("worker",))
-SCHEDULER = Process("scheduler", ("scheduler",))
+def engine_processes(metrics_port: int = 0) -> list[Process]:
+    """Worker and scheduler. `metrics_port`: the worker's; the scheduler takes the next one. 0: none."""
+    return [
+        Process(name, (name,), environment={"CARTWAKE_METRICS_PORT": str(metrics_port and metrics_port + number)})
+        for number, name in enumerate(("worker", "scheduler"))
+    ]
 
 
 @contextlib.asynccontextmanager
@@ -293,7 +298,7 @@ async def _up(settings: Settings, url: str) -> int:
     environment = {"CARTWAKE_DATABASE_URL": url, "CARTWAKE_CLOCK": settings.clock}
     if "public_url" not in settings.model_fields_set:
         public_url = environment["CARTWAKE_PUBLIC_URL"] = f"http://{LOOPBACK}:{settings.port}"
-    processes = [web_process(settings.port), WORKER, SCHEDULER]
+    processes = [web_process(settings.port), *engine_processes(settings.metrics_port)]
     if sandbox_port is not None:
         environment["CARTWAKE_TWILIO_API_BASE"] = f"http://{LOOPBACK}:{sandbox_port}"
         processes.insert(0, sandbox_process(sandbox_port))
@@ -301,14 +306,16 @@ async def _up(settings: Settings, url: str) -> int:
         await cluster.start(processes)
         await unless(stop, cluster.wait_until_ready())
         if not stop.is_set():
-            _print_addresses(public_url, sandbox_port, home_of(settings) / "logs")
+            _print_addresses(settings, public_url, sandbox_port)
             await unless(stop, cluster.died())
     return 0
 
 
-def _print_addresses(public_url: str, sandbox_port: int | None, logs: Path) -> None:
+def _print_addresses(settings: Settings, public_url: str, sandbox_port: int | None) -> None:
     print(f"Cartwake is up.\n  API       {public_url}/openapi.json\n  health    {public_url}/readyz")
     if sandbox_port is not None:
         print(f"  sandbox   http://{LOOPBACK}:{sandbox_port}/sandbox/messages")
-    print(f"  logs      {logs}\nMake an operator key with `cartwake key operator`. Ctrl-C stops everything.")
+    if port := settings.metrics_port:
+        print(f"  metrics   http://{LOOPBACK}:{port}/metrics (worker), http://{LOOPBACK}:{port + 1}/metrics (scheduler)")
+    print(f"  logs      {home_of(settings) / 'logs'}\nMake an operator key with `cartwake key operator`. Ctrl-C stops everything.")
     sys.stdout.flush()

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import TypeGuard, TypeVar
+from uuid import UUID
 
 import psycopg
 import structlog
 
-from cartwake.carriers.protocol import Carrier, SendResult
+from cartwake.carriers.protocol import Carrier, ErrorClass, Rejected, SendResult
 from cartwake.jobs.trigger import Trigger, Wake
+from cartwake.kit import metrics
 from cartwake.kit.db import ENGINE, Connection, is_transient
 from cartwake.kit.runtime import Runtime
 from cartwake.messages import inbox, queue
+from cartwake.messages.answers import Move
 from cartwake.messages.dispatch import Attempt, Claimed, claim_batch, send_batch
 from cartwake.messages.inbound import apply_inbound
 from cartwake.messages.receipts import apply_receipts
 from cartwake.messages.recording import record_results
+from cartwake.observe.counting import count_answers, count_claim, count_events, count_moves
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -27,6 +34,7 @@ EVENTS_BATCH = 500
 # A claim that found shops but could take nothing (their sessions were being written) tries again after this.
 BUSY_PAUSE_S = 0.01
 TRIES = 5
+IDS_LOGGED = 50
 RETRY_PAUSE_S = 0.2
 
 
@@ -63,7 +71,12 @@ async def dispatch_once(runtime: Runtime) -> Claimed:
     async def claim(conn: Connection) -> Claimed:
         return await claim_batch(conn, runtime.moment(), runtime.clock, runtime.settings)
 
-    return await _in_transaction(runtime, claim)
+    claimed = await _in_transaction(runtime, claim)
+    count_claim(claimed)
+    for each in claimed.decided:
+        verdict = each.verdict
+        log.debug("message.decided", message_id=str(each.message_id), outcome=verdict.outcome, reason=verdict.reason)
+    return claimed
 
 
 async def deliver(runtime: Runtime, carrier: Carrier, attempts: Sequence[Attempt]) -> None:
@@ -72,16 +85,23 @@ async def deliver(runtime: Runtime, carrier: Carrier, attempts: Sequence[Attempt
     try:
         await record(runtime, results)
     except psycopg.Error:
-        log.exception("worker.results_not_recorded", attempts=len(attempts))
+        log.exception("worker.results_not_recorded", message_ids=_ids(each.message.message_id for each in attempts))
 
 
 async def record(runtime: Runtime, results: Sequence[tuple[Attempt, SendResult]]) -> None:
     """Transaction B, committed on return."""
 
-    async def write(conn: Connection) -> None:
-        await record_results(conn, runtime.moment(), results)
+    async def write(conn: Connection) -> list[Move]:
+        return await record_results(conn, runtime.moment(), results)
 
-    await _in_transaction(runtime, write)
+    moves = await _in_transaction(runtime, write)
+    count_answers(moves)
+    for move in moves:
+        log.debug("message.answered", message_id=str(move.message.message_id), state=move.state)
+    refused = [each.message.message_id for each, result in results if _is_ours_to_mend(result)]
+    if refused:
+        codes = sorted({result.code for _, result in results if _is_ours_to_mend(result) and result.code})
+        log.error("carrier.account_refused", codes=codes, message_ids=_ids(refused))
 
 
 async def events_until(runtime: Runtime, trigger: Trigger, stop: asyncio.Event) -> None:
@@ -94,33 +114,53 @@ async def events_until(runtime: Runtime, trigger: Trigger, stop: asyncio.Event) 
 async def work_off_events(runtime: Runtime, limit: int) -> int:
     """One batch of stored carrier events; how many. One that cannot be applied does not stop the others."""
 
-    async def work(conn: Connection) -> int:
+    async def work(conn: Connection) -> _WorkedOff:
         return await _apply_events(conn, runtime, limit)
 
     try:
-        return await _in_transaction(runtime, work)
-    except (ValueError, LookupError, TypeError, psycopg.DataError):
+        done = await _in_transaction(runtime, work)
+    except (ValueError, LookupError, TypeError, psycopg.DataError) as error:
         if limit > 1:
-            log.warning("worker.events_one_by_one")
+            log.warning("worker.events_one_by_one", error=type(error).__name__)
             return await work_off_events(runtime, 1)
-        log.exception("worker.event_set_aside")
-        return await _in_transaction(runtime, lambda conn: _set_aside(conn, runtime))
+        aside = await _in_transaction(runtime, lambda conn: inbox.set_oldest_aside(conn, runtime.clock.now()))
+        log.exception("worker.event_set_aside", event_id=str(aside))
+        return 1 if aside else 0
+    count_events(done.at, done.events)
+    count_moves(done.moves)
+    for move in done.moves:
+        log.debug("message.reported", message_id=str(move.message.message_id), state=move.state)
+    return len(done.events)
 
 
-async def _apply_events(conn: Connection, runtime: Runtime, limit: int) -> int:
+@dataclass(frozen=True)
+class _WorkedOff:
+    """A batch of carrier events with what came of each, and of the messages they were about."""
+
+    at: datetime
+    events: list[tuple[inbox.CarrierEvent, str]]
+    moves: list[Move]
+
+
+async def _apply_events(conn: Connection, runtime: Runtime, limit: int) -> _WorkedOff:
     moment = runtime.moment()
     events = await inbox.claim_events(conn, runtime.vault, limit)
     receipts = [event for event in events if event.kind == inbox.STATUS]
     inbound = [event for event in events if event.kind == inbox.INBOUND]
-    outcomes = await apply_receipts(conn, moment, receipts, runtime.settings.refund_on) if receipts else {}
+    outcomes, moves = await apply_receipts(conn, moment, receipts, runtime.settings.refund_on) if receipts else ({}, [])
     outcomes |= await apply_inbound(conn, moment, inbound) if inbound else {}
     if outcomes:
         await inbox.finish_events(conn, moment, outcomes)
-    return len(events)
+    return _WorkedOff(moment.now, [(event, outcomes[event.event_id]) for event in events], moves)
 
 
-async def _set_aside(conn: Connection, runtime: Runtime) -> int:
-    return await inbox.set_oldest_aside(conn, runtime.clock.now())
+def _is_ours_to_mend(result: SendResult) -> TypeGuard[Rejected]:
+    return isinstance(result, Rejected) and result.error_class is ErrorClass.ACCOUNT
+
+
+def _ids(message_ids: Iterable[UUID]) -> list[str]:
+    """Ids for a log line: enough to begin with."""
+    return [str(message_id) for message_id in islice(message_ids, IDS_LOGGED)]
 
 
 async def _wait_for_due(runtime: Runtime, trigger: Trigger) -> None:
@@ -139,6 +179,7 @@ async def _in_transaction(runtime: Runtime, work: Callable[[Connection], Awaitab
         except psycopg.Error as error:
             if not is_transient(error) or attempt == TRIES:
                 raise
+            metrics.RETRIES.labels(type(error).__name__).inc()
             log.warning("worker.trying_again", error=type(error).__name__, attempt=attempt)
             await asyncio.sleep(RETRY_PAUSE_S * attempt)
     raise AssertionError("unreachable")
@@ -146,9 +187,10 @@ async def _in_transaction(runtime: Runtime, work: Callable[[Connection], Awaitab
 
 async def _forever(name: str, stop: asyncio.Event, loop: Callable[[], Awaitable[None]]) -> None:
     """Keep a loop going: an unexpected error is logged and the loop begins anew, a little later."""
+    structlog.contextvars.bind_contextvars(loop=name)  # of this task and those it starts
     while not stop.is_set():
         try:
             await loop()
         except Exception:
-            log.exception("worker.loop_failed", loop=name)
+            log.exception("worker.loop_failed")
             await asyncio.sleep(1)

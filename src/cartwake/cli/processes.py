@@ -51,13 +51,15 @@ def serve() -> None:
 def worker() -> None:
     """Run a worker process: sends what is due, works off what the carrier reports."""
     from cartwake.jobs.trigger import PostgresTrigger
+    from cartwake.observe.carrier import ObservedCarrier
+    from cartwake.observe.exporter import exporting
     from cartwake.worker import run_worker
 
     async def work(runtime: Runtime, stop: asyncio.Event) -> None:
-        async with carrier_of(runtime.settings) as carrier:
+        async with exporting(runtime, "worker"), carrier_of(runtime.settings) as carrier:
             trigger = PostgresTrigger(runtime.db, runtime.clock)
             try:
-                await run_worker(runtime, carrier, trigger, stop)
+                await run_worker(runtime, ObservedCarrier(carrier), trigger, stop)
             finally:
                 await trigger.close()
 
@@ -67,11 +69,14 @@ def worker() -> None:
 @app.command()
 def scheduler() -> None:
     """Run a scheduler process: the abandonment scan and everything else that is periodic."""
+    from cartwake.observe.carrier import ObservedCarrier
+    from cartwake.observe.exporter import DatabaseGauges, exporting
     from cartwake.scheduler import run_scheduler
 
     async def schedule(runtime: Runtime, stop: asyncio.Event) -> None:
-        async with carrier_of(runtime.settings) as carrier:
-            await run_scheduler(runtime, carrier, stop)
+        gauges = DatabaseGauges(runtime)
+        async with exporting(runtime, "scheduler", gauges.read), carrier_of(runtime.settings) as carrier:
+            await run_scheduler(runtime, ObservedCarrier(carrier), stop)
 
     run_until_signal(schedule)
 

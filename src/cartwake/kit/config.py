@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 # The secret of a deployment that never leaves this machine. `production` refuses it.
 DEVELOPMENT_SECRET = "development-only-secret-key-not-for-production"  # noqa: S105 - that is its point
 
+LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
+
 
 class ConfigError(Exception):
     """A setting is wrong; the message names each one and says why, and never shows its value."""
@@ -54,6 +56,18 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address that the web process listens on.")
     port: int = Field(8080, ge=1, le=65535, description="Port that the web process listens on.")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port on which a worker or scheduler serves /metrics; 0: none."
+    )
+    metrics_host: str = Field(
+        "127.0.0.1", description="Address of that port. Beyond this machine it needs CARTWAKE_METRICS_TOKEN."
+    )
+    metrics_token: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Bearer token that a scraper shows, at least 16 characters. Without one the web process has no "
+        "/metrics.",
+    )
     twilio_api_base: str = Field(
         "https://api.twilio.com", description="Base address of the carrier's API; any Twilio-compatible server."
     )
@@ -103,6 +117,8 @@ class Settings(BaseSettings):
         return value
 
     def model_post_init(self, _context: Any, /) -> None:
+        if self.metrics_port and self.metrics_token is None and self.metrics_host not in LOOPBACK_HOSTS:
+            raise ValueError("CARTWAKE_METRICS_TOKEN must be set when CARTWAKE_METRICS_HOST is not of this machine")
         if self.environment != "production":
             return
         if any(secret.get_secret_value() == DEVELOPMENT_SECRET for secret in self.secret_keys):

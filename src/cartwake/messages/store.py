@@ -83,7 +83,8 @@ DELETE FROM recipient_texts r USING (
 
 # The messages that some attempts or carrier ids belong to, locked in one order.
 LOCK_BY_ATTEMPT_OR_SID = """
-SELECT organization_id, shop_id, message_id, session_id, state, attempts, attempt_id, carrier_sid, phone_hash
+SELECT organization_id, shop_id, message_id, session_id, state, attempts, attempt_id, carrier_sid, phone_hash,
+       phone_country
 FROM sms_messages
 WHERE attempt_id = ANY(%(attempts)s) OR carrier_sid = ANY(%(sids)s)
 ORDER BY organization_id, shop_id, message_id
@@ -115,7 +116,7 @@ FROM (
   ORDER BY lease_until LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ) AS l
 WHERE (m.organization_id, m.shop_id, m.message_id) = (l.organization_id, l.shop_id, l.message_id)
-RETURNING m.message_id
+RETURNING m.message_id, m.phone_country
 """
 # Texts of unknown fate, longest unasked first, with all that is needed to ask the carrier.
 READ_UNKNOWN = """
@@ -134,7 +135,7 @@ FROM (
   ORDER BY accepted_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ) AS l
 WHERE (m.organization_id, m.shop_id, m.message_id) = (l.organization_id, l.shop_id, l.message_id)
-RETURNING m.message_id
+RETURNING m.message_id, m.phone_country
 """
 
 # After a restore: every message that still waits, to be recognized by the link in its text. The whole set is
