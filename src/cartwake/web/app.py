@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from cartwake import __version__
 from cartwake.carriers.protocol import Carrier
 from cartwake.kit.runtime import Runtime
-from cartwake.web import health
+from cartwake.web import health, metrics
 from cartwake.web.api import doubts, merchants, messages, organizations, sessions, shoppers, sms_configs, switches
 from cartwake.web.envelope import Envelope
 from cartwake.web.hooks.twilio import TwilioHooks
@@ -42,7 +42,7 @@ def create_app(runtime: Runtime, carrier: Carrier) -> FastAPI:
     app.state.runtime = runtime
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     # One flat list, the busiest first: routes are tried in this order.
-    app.router.routes[:0] = [*hooks.routes(), *recovery.routes, *opt_out.routes, *health.routes]
+    app.router.routes[:0] = [*hooks.routes(), *recovery.routes, *opt_out.routes, *health.routes, *metrics.routes]
     for subject in API:
         app.router.routes.extend(subject.router.routes)
     handle_problems(app)
