@@ -316,6 +316,7 @@ def _print_addresses(settings: Settings, public_url: str, sandbox_port: int | No
     if sandbox_port is not None:
         print(f"  sandbox   http://{LOOPBACK}:{sandbox_port}/sandbox/messages")
     if port := settings.metrics_port:
-        print(f"  metrics   http://{LOOPBACK}:{port}/metrics (worker), http://{LOOPBACK}:{port + 1}/metrics (scheduler)")
-    print(f"  logs      {home_of(settings) / 'logs'}\nMake an operator key with `cartwake key operator`. Ctrl-C stops everything.")
+        print(f"  metrics   http://{LOOPBACK}:{port}/metrics of the worker, port {port + 1} of the scheduler")
+    print(f"  logs      {home_of(settings) / 'logs'}")
+    print("Make an operator key with `cartwake key operator`. Ctrl-C stops everything.")
     sys.stdout.flush()

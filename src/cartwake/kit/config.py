@@ -64,7 +64,6 @@ class Settings(BaseSettings):
     )
     metrics_token: SecretStr | None = Field(
         None,
-        min_length=16,
         description="Bearer token that a scraper shows, at least 16 characters. Without one the web process has no "
         "/metrics.",
     )
@@ -98,6 +97,13 @@ class Settings(BaseSettings):
     def _long_enough(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         if not value or any(len(secret.get_secret_value()) < 32 for secret in value):
             raise ValueError("needs at least one secret, and each must have at least 32 characters")
+        return value
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _not_guessable(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 16:
+            raise ValueError("must have at least 16 characters")
         return value
 
     @field_validator("public_url", "twilio_api_base")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -68,7 +69,7 @@ async def _listen(runner: web.AppRunner, settings: Settings) -> None:
         await web.TCPSite(runner, host, port).start()
     except OSError as error:
         raise ConfigError(
-            f"CARTWAKE_METRICS_PORT: cannot listen on port {port} of {host}: {error.strerror}. "
+            f"CARTWAKE_METRICS_PORT: cannot listen on port {port} of {host}: {os.strerror(error.errno or 0)}. "
             "Every worker and scheduler on a machine needs a port of its own; 0 switches this off."
         ) from None
     log.info("metrics.serving", host=host, port=port)
