@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
@@ -384,23 +385,31 @@ def test_the_board_asks_only_for_metrics_that_exist_and_misses_none() -> None:
 
 
 def test_the_alerts_ask_only_for_metrics_and_labels_that_exist() -> None:
-    text = ALERTS.read_text()
-    names = re.findall(r"- alert: (\w+)", text)
-    expressions = re.findall(r"^ +expr: (.+)$", text, re.MULTILINE)
-    assert len(names) == len(set(names)) == len(expressions) == text.count("runbook:") == text.count("summary:")
-    assert {name for each in expressions for name in NAMED.findall(each)} <= known_series()
-    for name, matchers in re.findall(r"(cartwake_\w+)\{([^}]*)\}", text):
-        labels = catalogue()[re.sub(r"_(bucket|sum|count)$", "", name) if name not in catalogue() else name][1]
-        assert {matcher.split("=")[0].strip("!~ ") for matcher in matchers.split(",")} <= {*labels, "le", "job"}
+    (group,) = yaml.safe_load(ALERTS.read_text())["groups"]  # type: ignore[no-untyped-call]
     page = (ROOT / "docs" / "observe.md").read_text()
-    for name in names:
-        assert f"`{name}`" in page, f"docs/observe.md does not say what to do about {name}"
+    names = [rule["alert"] for rule in group["rules"]]
+    assert len(names) == len(set(names)) >= 20
+    for rule in group["rules"]:
+        assert set(NAMED.findall(rule["expr"])) <= known_series(), rule["alert"]
+        for name, matchers in re.findall(r"(cartwake_\w+)\{([^}]*)\}", rule["expr"]):
+            labels = catalogue()[name if name in catalogue() else re.sub(r"_(bucket|sum|count)$", "", name)][1]
+            assert {matcher.split("=")[0].strip("!~ ") for matcher in matchers.split(",")} <= set(labels), rule["alert"]
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert rule["annotations"]["summary"] and rule["annotations"]["runbook"] == "docs/observe.md#alerts"
+        assert f"| `{rule['alert']}` |" in page, f"docs/observe.md does not say what to do about {rule['alert']}"
 
 
 def test_the_page_explains_every_metric_and_names_no_other() -> None:
     page = (ROOT / "docs" / "observe.md").read_text()
     assert set(NAMED.findall(page)) - known_series() - set(catalogue()) == set()
     assert {name for name in catalogue() if f"`{name}`" not in page} == set()
+
+
+def test_the_page_explains_every_event_that_is_logged() -> None:
+    page = (ROOT / "docs" / "observe.md").read_text()
+    source = "\n".join(file.read_text() for file in (ROOT / "src" / "cartwake").rglob("*.py"))
+    logged = re.findall(r"log(?:ger\(\))?\.\w+\(\s*(?:level, )?\"([a-z_]+\.[a-z_]+)\"", source)
+    assert len(logged) >= 20 and {event for event in logged if f"`{event}`" not in page} == set()
 
 
 def test_settings_are_those_of_the_page() -> None:
