@@ -11,6 +11,7 @@ from cartwake.carriers.protocol import (
     Accepted,
     CannotAsk,
     Carrier,
+    ErrorClass,
     Found,
     InboundText,
     OutboundText,
@@ -27,6 +28,8 @@ class ObservedCarrier:
 
     def __init__(self, carrier: Carrier) -> None:
         self._carrier = carrier
+        for error_class in ErrorClass:  # an alert on the first refusal needs a nought before it
+            metrics.CARRIER_ANSWERS.labels("send", "rejected", error_class.value)
 
     async def send(self, text: OutboundText) -> SendResult:
         """Hand one text over, once."""
