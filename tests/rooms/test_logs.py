@@ -23,7 +23,7 @@ from cartwake.kit.runtime import Runtime
 from cartwake.messages.inbox import store_events
 from cartwake.scheduler import Task, run_due
 from cartwake.worker import deliver, dispatch_once, run_worker
-from deployment import Deployment, leave_cart
+from deployment import Deployment, failing, leave_cart
 from world import RUTA, World
 
 Lines = Callable[[], list[dict[str, Any]]]
@@ -130,17 +130,15 @@ async def test_a_worker_s_lines_carry_the_messages_and_events(
     await run_due(deployment.runtime, deployment.carrier)
     (message,) = await deployment.messages(shop)
     claimed = await dispatch_once(deployment.runtime)
-    with psycopg.connect(fresh_url, autocommit=True) as owner:
-        owner.execute(quoting_trigger("sms_messages"))
+    with failing(fresh_url, "sms_messages", f"{RUTA} {DIGITS}"):
         lines()
         await deliver(deployment.runtime, deployment.carrier, claimed.attempts)
-        owner.execute("DROP TRIGGER quoting ON sms_messages")
     (failed,) = [line for line in lines() if line["event"] == "worker.results_not_recorded"]
     assert failed["message_ids"] == [str(message["message_id"])]
     assert failed["sqlstate"] == "23514" and DIGITS not in json.dumps(failed)
 
     async with deployment.runtime.db.transaction(WEB) as conn:
-        await store_events(conn, deployment.runtime.moment(), [("status", {"sid": "SM1", "status": RUTA})])
+        await store_events(conn, deployment.runtime.moment(), [("status", {"sid": "SM1", "status": RUTA + DIGITS})])
     await deployment.settle()
     (event,) = await deployment.rows("SELECT event_id FROM carrier_events WHERE outcome = 'unreadable'")
     said = lines()
@@ -168,30 +166,19 @@ async def test_a_worker_whose_loop_fails_tells_where_and_goes_on(
     await run_due(deployment.runtime, deployment.carrier)
     said: list[dict[str, Any]] = []
     stop = asyncio.Event()
-    with psycopg.connect(fresh_url, autocommit=True) as owner:
-        owner.execute(quoting_trigger("sms_messages"))
-        worker = asyncio.create_task(run_worker(deployment.runtime, deployment.carrier, Impatient(), stop))
-        async with asyncio.timeout(30):
+    async with asyncio.timeout(30):
+        with failing(fresh_url, "sms_messages", f"{RUTA} {DIGITS}"):
+            worker = asyncio.create_task(run_worker(deployment.runtime, deployment.carrier, Impatient(), stop))
             while not [line for line in said if line["event"] == "worker.loop_failed"]:
                 await asyncio.sleep(0.01)
                 said += lines()
-            owner.execute("DROP TRIGGER quoting ON sms_messages")
-            while (await deployment.messages(shop))[0]["state"] not in ("accepted", "sent", "delivered"):
-                await asyncio.sleep(0.01)
+        while (await deployment.messages(shop))[0]["state"] not in ("accepted", "sent", "delivered"):
+            await asyncio.sleep(0.01)
         stop.set()
         await worker
     failed = next(line for line in said if line["event"] == "worker.loop_failed")
     assert (failed["loop"], failed["error"], failed["sqlstate"]) == ("dispatch", "CheckViolation", "23514")
     assert DIGITS not in json.dumps(said)
-
-
-def quoting_trigger(table: str) -> str:
-    """Every update of the table fails with an error that quotes a phone, as a constraint's would quote its row."""
-    return (
-        "CREATE OR REPLACE FUNCTION quoting() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-        f" RAISE 'Failing row contains (%)', '{RUTA}' USING ERRCODE = 'check_violation', DETAIL = '{DIGITS}';"
-        f" END $$; CREATE TRIGGER quoting BEFORE UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION quoting()"
-    )
 
 
 # --- what is told of an error -----------------------------------------------------------------------
