@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from cartwake.kit import metrics
@@ -36,25 +36,31 @@ def count_answers(moves: Sequence[Move]) -> None:
 
 def count_moves(moves: Sequence[Move]) -> None:
     """Texts that moved, by receipt, answer or question. One that skipped its acceptance was accepted all the same."""
+    reached: Counter[tuple[MessageState, str | None]] = Counter()
     for move in moves:
         country = move.message.phone_country
         if move.accepted and move.state is not MessageState.ACCEPTED:
-            count_texts(MessageState.ACCEPTED, [country])
+            reached[MessageState.ACCEPTED, country] += 1
         if move.state in OUTCOMES and move.state is not move.message.state:
-            count_texts(move.state, [country])
+            reached[move.state, country] += 1
+    _count_reached(reached)
 
 
 def count_texts(state: MessageState, countries: Iterable[str | None]) -> None:
     """So many texts reached a state; each with its phone's country."""
-    for country, texts in Counter(map(metrics.country_label, countries)).items():
-        metrics.TEXTS.labels(state.value, country).inc(texts)
+    _count_reached(Counter((state, country) for country in countries))
 
 
 def count_decisions(verdicts: Iterable[Verdict]) -> None:
     """What gates decided; at the abandonment scan too."""
-    words = Counter((each.gate.value, each.outcome.value, metrics.reason_label(each.reason)) for each in verdicts)
-    for labels, decisions in words.items():
-        metrics.DECISIONS.labels(*labels).inc(decisions)
+    alike = Counter((each.gate, each.outcome, each.reason) for each in verdicts)
+    for (gate, outcome, reason), decisions in alike.items():
+        metrics.DECISIONS.labels(gate.value, outcome.value, metrics.reason_label(reason)).inc(decisions)
+
+
+def _count_reached(reached: Mapping[tuple[MessageState, str | None], int]) -> None:
+    for (state, country), texts in reached.items():
+        metrics.TEXTS.labels(state.value, metrics.country_label(country)).inc(texts)
 
 
 def count_events(now: datetime, events: Sequence[tuple[CarrierEvent, str]]) -> None:
