@@ -19,12 +19,13 @@ from cartwake.credits.refills import due_for_refill, refill
 from cartwake.invariants import broken_invariants, note_checks
 from cartwake.jobs import periodic
 from cartwake.jobs.trigger import Wake, announce
-from cartwake.kit import metrics
+from cartwake.kit import metrics, tracing
 from cartwake.kit.db import ENGINE, is_transient
 from cartwake.kit.runtime import Runtime
 from cartwake.messages import reconcile, schedule
 from cartwake.messages.model import MessageState
 from cartwake.observe.counting import count_decisions, count_moves, count_texts
+from cartwake.observe.traces import trace, trace_moves
 from cartwake.tenants.organizations import plans_with_credits
 
 log = structlog.get_logger()
@@ -51,11 +52,13 @@ async def scan_abandoned(runtime: Runtime, _carrier: Carrier) -> None:
     """Idle sessions become abandoned, and get their text scheduled or their reason stored."""
     limit = runtime.settings.abandonment_batch
     while True:
+        began_ns = tracing.now_ns()
         async with runtime.db.transaction(ENGINE) as conn:
             scanned = await schedule.scan(conn, runtime.moment(), limit)
             if scanned.scheduled:
                 await announce(conn, Wake.MESSAGES)
         count_decisions(scanned.verdicts)
+        trace("text.schedule", began_ns, scanned.messages)
         if scanned.sessions < limit:
             return
 
@@ -93,10 +96,12 @@ async def resolve_unknown(runtime: Runtime, carrier: Carrier) -> None:
     count_texts(MessageState.UNKNOWN, lapsed.values())
     if lapsed:
         log.warning("reconcile.leases_lapsed", message_ids=list(map(str, lapsed)))
+    began_ns = tracing.now_ns()
     fates = await reconcile.ask(carrier, doubtful)
     async with runtime.db.transaction(ENGINE) as conn:
         moves = await reconcile.record_fates(conn, runtime.moment(), fates, runtime.settings.refund_on)
     count_moves(moves)
+    trace_moves("text.settle", began_ns, moves)
     for move in moves:
         log.info("reconcile.settled", message_id=str(move.message.message_id), state=move.state)
 

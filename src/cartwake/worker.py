@@ -15,7 +15,7 @@ import structlog
 
 from cartwake.carriers.protocol import Carrier, ErrorClass, Rejected, SendResult
 from cartwake.jobs.trigger import Trigger, Wake
-from cartwake.kit import metrics
+from cartwake.kit import metrics, tracing
 from cartwake.kit.db import ENGINE, Connection, is_transient
 from cartwake.kit.runtime import Runtime
 from cartwake.messages import inbox, queue
@@ -25,6 +25,7 @@ from cartwake.messages.inbound import apply_inbound
 from cartwake.messages.receipts import apply_receipts
 from cartwake.messages.recording import record_results
 from cartwake.observe.counting import count_answers, count_claim, count_events, count_moves
+from cartwake.observe.traces import trace, trace_moves, traced
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -71,8 +72,10 @@ async def dispatch_once(runtime: Runtime) -> Claimed:
     async def claim(conn: Connection) -> Claimed:
         return await claim_batch(conn, runtime.moment(), runtime.clock, runtime.settings)
 
+    began_ns = tracing.now_ns()
     claimed = await _in_transaction(runtime, claim)
     count_claim(claimed)
+    trace("text.claim", began_ns, [(each.message.message_id, each.message.traceparent) for each in claimed.attempts])
     for each in claimed.decided:
         verdict = each.verdict
         log.debug("message.decided", message_id=str(each.message_id), outcome=verdict.outcome, reason=verdict.reason)
@@ -81,7 +84,7 @@ async def dispatch_once(runtime: Runtime) -> Claimed:
 
 async def deliver(runtime: Runtime, carrier: Carrier, attempts: Sequence[Attempt]) -> None:
     """The network, then transaction B. If B cannot be had, the lease lapses and the carrier is asked."""
-    results = await send_batch(carrier, runtime.clock, attempts)
+    results = await send_batch(traced(carrier, attempts), runtime.clock, attempts)
     try:
         await record(runtime, results)
     except psycopg.Error:
@@ -94,8 +97,10 @@ async def record(runtime: Runtime, results: Sequence[tuple[Attempt, SendResult]]
     async def write(conn: Connection) -> list[Move]:
         return await record_results(conn, runtime.moment(), results)
 
+    began_ns = tracing.now_ns()
     moves = await _in_transaction(runtime, write)
     count_answers(moves)
+    trace_moves("text.record", began_ns, moves)
     for move in moves:
         log.debug("message.answered", message_id=str(move.message.message_id), state=move.state)
     refused = [each.message.message_id for each, result in results if _is_ours_to_mend(result)]
@@ -117,6 +122,7 @@ async def work_off_events(runtime: Runtime, limit: int) -> int:
     async def work(conn: Connection) -> _WorkedOff:
         return await _apply_events(conn, runtime, limit)
 
+    began_ns = tracing.now_ns()
     try:
         done = await _in_transaction(runtime, work)
     except (ValueError, LookupError, TypeError, psycopg.DataError) as error:
@@ -128,6 +134,7 @@ async def work_off_events(runtime: Runtime, limit: int) -> int:
         return 1 if aside else 0
     count_events(done.at, done.events)
     count_moves(done.moves)
+    trace_moves("text.receipt", began_ns, done.moves)
     for move in done.moves:
         log.debug("message.reported", message_id=str(move.message.message_id), state=move.state)
     return len(done.events)

@@ -10,6 +10,7 @@ import typer
 
 from cartwake.cli.plumbing import PATIENCE_S, carrier_of, database, ready_database, run_until_signal, settings_and_logs
 from cartwake.kit.runtime import Runtime, vault_of
+from cartwake.kit.tracing import tracing
 
 app = typer.Typer()
 
@@ -56,12 +57,13 @@ def worker() -> None:
     from cartwake.worker import run_worker
 
     async def work(runtime: Runtime, stop: asyncio.Event) -> None:
-        async with exporting(runtime, "worker"), carrier_of(runtime.settings) as carrier:
-            trigger = PostgresTrigger(runtime.db, runtime.clock)
-            try:
-                await run_worker(runtime, ObservedCarrier(carrier), trigger, stop)
-            finally:
-                await trigger.close()
+        with tracing(runtime.settings, "worker"):
+            async with exporting(runtime, "worker"), carrier_of(runtime.settings) as carrier:
+                trigger = PostgresTrigger(runtime.db, runtime.clock)
+                try:
+                    await run_worker(runtime, ObservedCarrier(carrier), trigger, stop)
+                finally:
+                    await trigger.close()
 
     run_until_signal(work)
 
@@ -75,8 +77,9 @@ def scheduler() -> None:
 
     async def schedule(runtime: Runtime, stop: asyncio.Event) -> None:
         gauges = DatabaseGauges(runtime)
-        async with exporting(runtime, "scheduler", gauges.read), carrier_of(runtime.settings) as carrier:
-            await run_scheduler(runtime, ObservedCarrier(carrier), stop)
+        with tracing(runtime.settings, "scheduler"):
+            async with exporting(runtime, "scheduler", gauges.read), carrier_of(runtime.settings) as carrier:
+                await run_scheduler(runtime, ObservedCarrier(carrier), stop)
 
     run_until_signal(schedule)
 

@@ -67,6 +67,11 @@ class Settings(BaseSettings):
         description="Bearer token that a scraper shows, at least 16 characters. Without one the web process has no "
         "/metrics.",
     )
+    otlp_endpoint: str | None = Field(
+        None,
+        description="Where traces go: an OTLP/HTTP collector, like http://127.0.0.1:4318. Needs the extra "
+        "cartwake[otel]. The standard OTEL_EXPORTER_OTLP_ENDPOINT does too; without either nothing is traced.",
+    )
     twilio_api_base: str = Field(
         "https://api.twilio.com", description="Base address of the carrier's API; any Twilio-compatible server."
     )
@@ -106,9 +111,11 @@ class Settings(BaseSettings):
             raise ValueError("must have at least 16 characters")
         return value
 
-    @field_validator("public_url", "twilio_api_base")
+    @field_validator("public_url", "twilio_api_base", "otlp_endpoint")
     @classmethod
-    def _web_address(cls, value: str) -> str:
+    def _web_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise ValueError("must be an http or https address without a query, like https://sms.example.com")

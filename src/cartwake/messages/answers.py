@@ -61,6 +61,7 @@ class InFlight:
     carrier_sid: str | None
     phone_hash: bytes | None
     phone_country: str | None
+    traceparent: str | None
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> InFlight:

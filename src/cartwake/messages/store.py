@@ -6,10 +6,12 @@ from __future__ import annotations
 # texted twice. Returns the rows that are new.
 INSERT_MESSAGES = """
 INSERT INTO sms_messages (organization_id, shop_id, message_id, session_id, kind, step, state, due_at,
-                          created_at, updated_at)
-SELECT organization_id, shop_id, message_id, session_id, %(kind)s, 1, 'scheduled', due_at, %(now)s, %(now)s
+                          traceparent, created_at, updated_at)
+SELECT organization_id, shop_id, message_id, session_id, %(kind)s, 1, 'scheduled', due_at, traceparent,
+       %(now)s, %(now)s
 FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(messages)s::uuid[], %(sessions)s::uuid[],
-            %(due_ats)s::timestamptz[]) AS m (organization_id, shop_id, message_id, session_id, due_at)
+            %(due_ats)s::timestamptz[], %(traceparents)s::text[])
+  AS m (organization_id, shop_id, message_id, session_id, due_at, traceparent)
 ON CONFLICT (organization_id, shop_id, session_id, kind, step) DO NOTHING
 RETURNING session_id, message_id
 """
@@ -84,7 +86,7 @@ DELETE FROM recipient_texts r USING (
 # The messages that some attempts or carrier ids belong to, locked in one order.
 LOCK_BY_ATTEMPT_OR_SID = """
 SELECT organization_id, shop_id, message_id, session_id, state, attempts, attempt_id, carrier_sid, phone_hash,
-       phone_country
+       phone_country, traceparent
 FROM sms_messages
 WHERE attempt_id = ANY(%(attempts)s) OR carrier_sid = ANY(%(sids)s)
 ORDER BY organization_id, shop_id, message_id

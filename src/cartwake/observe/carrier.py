@@ -1,4 +1,4 @@
-"""A carrier whose calls are timed and whose answers are counted; otherwise the one inside."""
+"""A carrier whose calls are timed and whose answers are counted."""
 
 from __future__ import annotations
 
@@ -23,28 +23,19 @@ from cartwake.carriers.protocol import (
 from cartwake.kit import metrics
 
 
-class ObservedCarrier:
-    """The `Carrier` that worker and scheduler call."""
+class CarrierAround:
+    """A carrier around another, which it passes everything on to."""
 
     def __init__(self, carrier: Carrier) -> None:
         self._carrier = carrier
-        for error_class in ErrorClass:  # an alert on the first refusal needs a nought before it
-            metrics.CARRIER_ANSWERS.labels("send", "rejected", error_class.value)
 
     async def send(self, text: OutboundText) -> SendResult:
         """Hand one text over, once."""
-        began_s = time.perf_counter()
-        result = await self._carrier.send(text)
-        _count("send", time.perf_counter() - began_s, *_words(result))
-        return result
+        return await self._carrier.send(text)
 
     async def find(self, text: OutboundText, since: datetime) -> Found | Absent | CannotAsk:
         """Ask whether a text was taken."""
-        began_s = time.perf_counter()
-        result = await self._carrier.find(text, since)
-        answer = "found" if isinstance(result, Found) else "absent" if isinstance(result, Absent) else "cannot_ask"
-        _count("find", time.perf_counter() - began_s, answer, "")
-        return result
+        return await self._carrier.find(text, since)
 
     def verify(self, url: str, body: bytes, headers: Mapping[str, str]) -> bool:
         """Whether the carrier signed this webhook."""
@@ -63,12 +54,37 @@ class ObservedCarrier:
         await self._carrier.close()
 
 
+class ObservedCarrier(CarrierAround):
+    """The `Carrier` that worker and scheduler call."""
+
+    def __init__(self, carrier: Carrier) -> None:
+        super().__init__(carrier)
+        for error_class in ErrorClass:  # an alert on the first refusal needs a nought before it
+            metrics.CARRIER_ANSWERS.labels("send", "rejected", error_class.value)
+
+    async def send(self, text: OutboundText) -> SendResult:
+        """Hand one text over, once."""
+        began_s = time.perf_counter()
+        result = await self._carrier.send(text)
+        _count("send", time.perf_counter() - began_s, *words_of(result))
+        return result
+
+    async def find(self, text: OutboundText, since: datetime) -> Found | Absent | CannotAsk:
+        """Ask whether a text was taken."""
+        began_s = time.perf_counter()
+        result = await self._carrier.find(text, since)
+        answer = "found" if isinstance(result, Found) else "absent" if isinstance(result, Absent) else "cannot_ask"
+        _count("find", time.perf_counter() - began_s, answer, "")
+        return result
+
+
 def _count(call: str, took_s: float, answer: str, error_class: str) -> None:
     metrics.CARRIER_SECONDS.labels(call).observe(took_s)
     metrics.CARRIER_ANSWERS.labels(call, answer, error_class).inc()
 
 
-def _words(result: SendResult) -> tuple[str, str]:
+def words_of(result: SendResult) -> tuple[str, str]:
+    """What the carrier answered, and the class of its refusal."""
     if isinstance(result, Accepted):
         return "accepted", ""
     if isinstance(result, Rejected):

@@ -13,6 +13,7 @@ from cartwake.carriers.open import open_carrier
 from cartwake.kit.config import ConfigError, Settings
 from cartwake.kit.loop import run as run_loop
 from cartwake.kit.runtime import open_runtime
+from cartwake.kit.tracing import tracing
 from cartwake.web.app import create_app
 
 # How long requests under way may take once the process is told to stop, in machine seconds.
@@ -48,12 +49,13 @@ def run(settings: Settings, database_url: str | None = None) -> None:
 
 async def serve(settings: Settings, database_url: str) -> None:
     """Serve inside a running event loop, until told to stop."""
-    async with open_runtime(settings, database_url) as runtime:
-        carrier = open_carrier(settings)
-        try:
-            await Server(_config(runtime.settings, create_app(runtime, carrier))).serve()
-        finally:
-            await carrier.close()
+    with tracing(settings, "web"):
+        async with open_runtime(settings, database_url) as runtime:
+            carrier = open_carrier(settings)
+            try:
+                await Server(_config(runtime.settings, create_app(runtime, carrier))).serve()
+            finally:
+                await carrier.close()
 
 
 def _config(settings: Settings, app: object) -> uvicorn.Config:
