@@ -24,6 +24,7 @@ from cartwake.messages.dispatch import Attempt, Claimed, claim_batch, send_batch
 from cartwake.messages.inbound import apply_inbound
 from cartwake.messages.receipts import apply_receipts
 from cartwake.messages.recording import record_results
+from cartwake.observe import harmless
 from cartwake.observe.counting import count_answers, count_claim, count_events, count_moves
 from cartwake.observe.traces import trace, trace_moves, traced
 
@@ -74,11 +75,7 @@ async def dispatch_once(runtime: Runtime) -> Claimed:
 
     began_ns = tracing.now_ns()
     claimed = await _in_transaction(runtime, claim)
-    count_claim(claimed)
-    trace("text.claim", began_ns, [(each.message.message_id, each.message.traceparent) for each in claimed.attempts])
-    for each in claimed.decided:
-        verdict = each.verdict
-        log.debug("message.decided", message_id=str(each.message_id), outcome=verdict.outcome, reason=verdict.reason)
+    _tell_claim(claimed, began_ns)
     return claimed
 
 
@@ -99,14 +96,7 @@ async def record(runtime: Runtime, results: Sequence[tuple[Attempt, SendResult]]
 
     began_ns = tracing.now_ns()
     moves = await _in_transaction(runtime, write)
-    count_answers(moves)
-    trace_moves("text.record", began_ns, moves)
-    for move in moves:
-        log.debug("message.answered", message_id=str(move.message.message_id), state=move.state)
-    refused = [each.message.message_id for each, result in results if _is_ours_to_mend(result)]
-    if refused:
-        codes = sorted({result.code for _, result in results if _is_ours_to_mend(result) and result.code})
-        log.error("carrier.account_refused", codes=codes, message_ids=_ids(refused))
+    _tell_answers(results, moves, began_ns)
 
 
 async def events_until(runtime: Runtime, trigger: Trigger, stop: asyncio.Event) -> None:
@@ -132,11 +122,7 @@ async def work_off_events(runtime: Runtime, limit: int) -> int:
         aside = await _in_transaction(runtime, lambda conn: inbox.set_oldest_aside(conn, runtime.clock.now()))
         log.exception("worker.event_set_aside", event_id=str(aside))
         return 1 if aside else 0
-    count_events(done.at, done.events)
-    count_moves(done.moves)
-    trace_moves("text.receipt", began_ns, done.moves)
-    for move in done.moves:
-        log.debug("message.reported", message_id=str(move.message.message_id), state=move.state)
+    _tell_events(done, began_ns)
     return len(done.events)
 
 
@@ -159,15 +145,6 @@ async def _apply_events(conn: Connection, runtime: Runtime, limit: int) -> _Work
     if outcomes:
         await inbox.finish_events(conn, moment, outcomes)
     return _WorkedOff(moment.now, [(event, outcomes[event.event_id]) for event in events], moves)
-
-
-def _is_ours_to_mend(result: SendResult) -> TypeGuard[Rejected]:
-    return isinstance(result, Rejected) and result.error_class is ErrorClass.ACCOUNT
-
-
-def _ids(message_ids: Iterable[UUID]) -> list[str]:
-    """Ids for a log line: enough to begin with."""
-    return [str(message_id) for message_id in islice(message_ids, IDS_LOGGED)]
 
 
 async def _wait_for_due(runtime: Runtime, trigger: Trigger) -> None:
@@ -201,3 +178,45 @@ async def _forever(name: str, stop: asyncio.Event, loop: Callable[[], Awaitable[
         except Exception:
             log.exception("worker.loop_failed")
             await asyncio.sleep(1)
+
+
+# --- what happened, told after it was committed -----------------------------------------------------
+
+
+@harmless
+def _tell_claim(claimed: Claimed, began_ns: int) -> None:
+    count_claim(claimed)
+    trace("text.claim", began_ns, [(each.message.message_id, each.message.traceparent) for each in claimed.attempts])
+    for each in claimed.decided:
+        verdict = each.verdict
+        log.debug("message.decided", message_id=str(each.message_id), outcome=verdict.outcome, reason=verdict.reason)
+
+
+@harmless
+def _tell_answers(results: Sequence[tuple[Attempt, SendResult]], moves: Sequence[Move], began_ns: int) -> None:
+    count_answers(moves)
+    trace_moves("text.record", began_ns, moves)
+    for move in moves:
+        log.debug("message.answered", message_id=str(move.message.message_id), state=move.state)
+    refused = [(each.message.message_id, result.code) for each, result in results if _is_ours_to_mend(result)]
+    if refused:
+        codes = sorted({code for _, code in refused if code is not None})
+        log.error("carrier.account_refused", codes=codes, message_ids=_ids(message_id for message_id, _ in refused))
+
+
+@harmless
+def _tell_events(done: _WorkedOff, began_ns: int) -> None:
+    count_events(done.at, done.events)
+    count_moves(done.moves)
+    trace_moves("text.receipt", began_ns, done.moves)
+    for move in done.moves:
+        log.debug("message.reported", message_id=str(move.message.message_id), state=move.state)
+
+
+def _is_ours_to_mend(result: SendResult) -> TypeGuard[Rejected]:
+    return isinstance(result, Rejected) and result.error_class is ErrorClass.ACCOUNT
+
+
+def _ids(message_ids: Iterable[UUID]) -> list[str]:
+    """Ids for a log line: enough to begin with."""
+    return [str(message_id) for message_id in islice(message_ids, IDS_LOGGED)]

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from cartwake.carriers.protocol import Carrier
+from cartwake.cluster import engine_processes
 from cartwake.jobs import periodic
 from cartwake.kit import metrics
 from cartwake.kit.clock import ManualClock
@@ -204,6 +205,24 @@ async def test_texts_of_dead_workers_and_lost_receipts_are_counted_too(deploymen
     for outcome in ("unknown", "accepted"):
         found = value(after, "texts_total", outcome=outcome, country="LT")
         assert found - value(before, "texts_total", outcome=outcome, country="LT") == 1, outcome
+
+
+async def test_a_text_goes_out_even_when_counting_fails(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await leave_cart(await deployment.shop())
+    for metric in (metrics.TEXTS, metrics.DECISIONS, metrics.EVENTS):
+        monkeypatch.setattr(metric, "labels", None)
+    await deployment.pass_time(minutes=50)
+    (text,) = await deployment.phone_shows(RUTA)
+    assert text["status"] == "delivered"
+
+
+def test_up_gives_worker_and_scheduler_ports_of_their_own() -> None:
+    def ports(metrics_port: int) -> list[str]:
+        return [each.environment["CARTWAKE_METRICS_PORT"] for each in engine_processes(metrics_port)]
+
+    assert ports(9464) == ["9464", "9465"] and ports(0) == ["0", "0"]
 
 
 # --- what is read from the database -----------------------------------------------------------------

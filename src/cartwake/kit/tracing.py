@@ -82,15 +82,11 @@ def span(name: str, parent: str | None = None, kind: Kind = "INTERNAL") -> Itera
     if _tracer is None:
         yield Note(None)
         return
-    from opentelemetry.trace import SpanKind, Status, StatusCode
+    from opentelemetry.trace import SpanKind, Status, StatusCode, use_span
 
-    with _tracer.start_as_current_span(
-        name,
-        _context(parent),
-        SpanKind[kind],
-        record_exception=False,  # it would write the error's message down
-        set_status_on_exception=False,
-    ) as opened:
+    began = _tracer.start_span(name, _context(parent), SpanKind[kind])
+    # Recording the exception would write its message down.
+    with use_span(began, end_on_exit=True, record_exception=False, set_status_on_exception=False) as opened:
         try:
             yield Note(opened)
         except BaseException as error:

@@ -12,11 +12,13 @@ from cartwake.messages.dispatch import Claimed
 from cartwake.messages.inbox import CarrierEvent
 from cartwake.messages.model import Gate, MessageState, Outcome, Verdict
 from cartwake.messages.recording import verdict_of
+from cartwake.observe import harmless
 
 # Reached states that say what became of a text. A text that is held is a decision, not an outcome.
 OUTCOMES = frozenset(MessageState) - {MessageState.SCHEDULED, MessageState.HELD}
 
 
+@harmless
 def count_claim(claimed: Claimed) -> None:
     """Transaction A: what the gates decided, and how late the texts start that they let through."""
     for attempt in claimed.attempts:
@@ -28,12 +30,14 @@ def count_claim(claimed: Claimed) -> None:
     count_texts(MessageState.SENDING, [attempt.country for attempt in claimed.attempts])
 
 
+@harmless
 def count_answers(moves: Sequence[Move]) -> None:
     """Transaction B: what the carrier's answers made of texts."""
     count_moves(moves)
     count_decisions([verdict_of(move) for move in moves])
 
 
+@harmless
 def count_moves(moves: Sequence[Move]) -> None:
     """Texts that moved, by receipt, answer or question. One that skipped its acceptance was accepted all the same."""
     reached: Counter[tuple[MessageState, str | None]] = Counter()
@@ -46,11 +50,13 @@ def count_moves(moves: Sequence[Move]) -> None:
     _count_reached(reached)
 
 
+@harmless
 def count_texts(state: MessageState, countries: Iterable[str | None]) -> None:
     """So many texts reached a state; each with its phone's country."""
     _count_reached(Counter((state, country) for country in countries))
 
 
+@harmless
 def count_decisions(verdicts: Iterable[Verdict]) -> None:
     """What gates decided; at the abandonment scan too."""
     alike = Counter((each.gate, each.outcome, each.reason) for each in verdicts)
@@ -63,6 +69,7 @@ def _count_reached(reached: Mapping[tuple[MessageState, str | None], int]) -> No
         metrics.TEXTS.labels(state.value, metrics.country_label(country)).inc(texts)
 
 
+@harmless
 def count_events(now: datetime, events: Sequence[tuple[CarrierEvent, str]]) -> None:
     """Carrier events that were worked off at `now`, each with what came of it."""
     for event, _ in events:

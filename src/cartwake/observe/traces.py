@@ -9,15 +9,18 @@ from cartwake.carriers.protocol import Carrier, OutboundText, SendResult
 from cartwake.kit import tracing
 from cartwake.messages.answers import Move
 from cartwake.messages.dispatch import Attempt
+from cartwake.observe import harmless
 from cartwake.observe.carrier import CarrierAround, words_of
 
 
+@harmless
 def trace(name: str, began_ns: int, messages: Iterable[tuple[UUID, str | None]]) -> None:
     """A batch of messages, each with its `traceparent`, has been through this step."""
     if tracing.is_on():
         tracing.note(name, began_ns, [(parent, {"cartwake.message_id": str(which)}) for which, parent in messages])
 
 
+@harmless
 def trace_moves(name: str, began_ns: int, moves: Sequence[Move]) -> None:
     """Messages moved to another state."""
     if tracing.is_on():
