@@ -8,6 +8,7 @@ PLATFORM_TABLES = {
     "carrier_events",
     "deployment_home",
     "deployment_switches",
+    "invariant_checks",
     "operator_keys",
     "periodic_tasks",
     "recipient_texts",

@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ import httpx
 import psycopg
 import pytest
 import uvicorn
+from psycopg import sql
 
 from cartwake.carriers.open import INBOUND_PATH, STATUS_PATH, open_carrier
 from cartwake.carriers.protocol import Carrier, SendResult
@@ -326,6 +327,23 @@ def leads(source: str, target: str) -> bool:
 def plain_http(base_url: str = "") -> httpx.AsyncClient:
     """A client that reads no certificates, which takes longer than most stories here."""
     return httpx.AsyncClient(base_url=base_url, verify=False)
+
+
+@contextmanager
+def failing(url: str, table: str, words: str) -> Iterator[None]:
+    """While the block lasts, every write to the table fails with an error that quotes `words`, as a constraint's
+    quotes the row that it refused."""
+    name, said = sql.Identifier(f"failing_{table}"), sql.Literal(f"Failing row contains ({words}).")
+    raises = sql.SQL("BEGIN RAISE '%', {} USING ERRCODE = 'check_violation', DETAIL = {}; END").format(said, said)
+    with psycopg.connect(url, autocommit=True) as owner:
+        owner.execute(
+            sql.SQL(
+                "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS {body};"
+                "CREATE TRIGGER {name} BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION {name}()"
+            ).format(name=name, table=sql.Identifier(table), body=sql.Literal(raises.as_string(owner)))
+        )
+        yield
+        owner.execute(sql.SQL("DROP FUNCTION {} CASCADE").format(name))
 
 
 class serving:  # noqa: N801 - read as a verb

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -54,6 +54,7 @@ class Process:
     name: str
     arguments: tuple[str, ...]
     ready_url: str | None = None  # 200: it can be used
+    environment: Mapping[str, str] = field(default_factory=dict)  # its own, beside what all of them share
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Cluster:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=self._environment,
+            env={**self._environment, **process.environment},
             start_new_session=True,  # Ctrl-C in the terminal is for us, who stop them in good order
         )
 
@@ -207,8 +208,12 @@ def sandbox_process(port: int) -> Process:
     return Process("sandbox", ("sandbox", "--port", str(port)), f"http://{LOOPBACK}:{port}/sandbox/counts")
 
 
-WORKER = Process("worker", ("worker",))
-SCHEDULER = Process("scheduler", ("scheduler",))
+def engine_processes(metrics_port: int = 0) -> list[Process]:
+    """Worker and scheduler. `metrics_port`: the worker's; the scheduler takes the next one. 0: none."""
+    return [
+        Process(name, (name,), environment={"CARTWAKE_METRICS_PORT": str(metrics_port and metrics_port + number)})
+        for number, name in enumerate(("worker", "scheduler"))
+    ]
 
 
 @contextlib.asynccontextmanager
@@ -314,23 +319,26 @@ def _environment(settings: Settings, url: str, sandbox_port: int | None) -> dict
 async def _up(settings: Settings, environment: Mapping[str, str], sandbox_port: int | None) -> list[str]:
     """Run every process until told to stop; their names."""
     public_url = environment.get("CARTWAKE_PUBLIC_URL", settings.public_url)
-    processes = [web_process(settings.port), WORKER, SCHEDULER]
+    processes = [web_process(settings.port), *engine_processes(settings.metrics_port)]
     if sandbox_port is not None:
         processes.insert(0, sandbox_process(sandbox_port))
     async with told_to_stop() as stop, Cluster(home_of(settings) / "logs", environment) as cluster:
         await cluster.start(processes)
         await unless(stop, cluster.wait_until_ready())
         if not stop.is_set():
-            _print_addresses(public_url, sandbox_port, home_of(settings))
+            _print_addresses(settings, public_url, sandbox_port)
             await unless(stop, cluster.died())
         print("\nStopping ...", flush=True)
     return [process.name for process in processes]
 
 
-def _print_addresses(public_url: str, sandbox_port: int | None, home: Path) -> None:
+def _print_addresses(settings: Settings, public_url: str, sandbox_port: int | None) -> None:
+    home = home_of(settings)
     print(f"Cartwake is up.\n  API       {public_url}/openapi.json\n  health    {public_url}/readyz")
     if sandbox_port is not None:
         print(f"  sandbox   http://{LOOPBACK}:{sandbox_port}/sandbox/messages")
+    if port := settings.metrics_port:
+        print(f"  metrics   http://{LOOPBACK}:{port}/metrics of the worker, port {port + 1} of the scheduler")
     print(f"  logs      {home / 'logs'}")
     if (home / "trial.env").exists():
         print(f"In another terminal: source {shlex.quote(str(home / 'trial.env'))}")

@@ -7,7 +7,7 @@ write, and each names the guarantee that it watches.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -97,6 +97,15 @@ WHERE n.due_at IS NOT NULL
        OR q.next_due_at > GREATEST(n.due_at, q.cycle_started_at + interval '5 minutes'))
 """
 
+# What the last look came to, for whoever watches the deployment.
+NOTE_CHECKS = """
+INSERT INTO invariant_checks AS c (invariant, broken_rows, checked_at)
+SELECT invariant, broken_rows, %(now)s
+FROM unnest(%(invariants)s::text[], %(counts)s::int[]) AS n (invariant, broken_rows)
+ORDER BY invariant
+ON CONFLICT (invariant) DO UPDATE SET broken_rows = EXCLUDED.broken_rows, checked_at = EXCLUDED.checked_at
+"""
+
 Query = Callable[[Connection, datetime], Awaitable[list[dict[str, Any]]]]
 
 
@@ -113,6 +122,12 @@ async def broken_invariants(conn: Connection, now: datetime) -> list[Broken]:
     """Every invariant that does not hold, with its evidence; empty when all is well. Engine login."""
     found = [Broken(name, guarantee, await query(conn, now)) for name, guarantee, query in INVARIANTS]
     return [broken for broken in found if broken.rows]
+
+
+async def note_checks(conn: Connection, now: datetime, broken: Sequence[Broken]) -> None:
+    """Remember what a look at every invariant came to. Engine login."""
+    counts = {name: 0 for name, _, _ in INVARIANTS} | {each.name: len(each.rows) for each in broken}
+    await conn.execute(NOTE_CHECKS, {"now": now, "invariants": list(counts), "counts": list(counts.values())})
 
 
 def _asks(statement: str) -> Query:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,12 +16,16 @@ from cartwake.carriers.protocol import Carrier
 from cartwake.carts.abandonment import ask_again, expire_stale, time_out_payments
 from cartwake.carts.model import Refusal
 from cartwake.credits.refills import due_for_refill, refill
-from cartwake.invariants import broken_invariants
+from cartwake.invariants import broken_invariants, note_checks
 from cartwake.jobs import periodic
 from cartwake.jobs.trigger import Wake, announce
+from cartwake.kit import metrics, tracing
 from cartwake.kit.db import ENGINE, is_transient
 from cartwake.kit.runtime import Runtime
 from cartwake.messages import reconcile, schedule
+from cartwake.messages.model import MessageState
+from cartwake.observe.counting import count_decisions, count_moves, count_texts
+from cartwake.observe.traces import trace, trace_moves
 from cartwake.tenants.organizations import plans_with_credits
 
 log = structlog.get_logger()
@@ -28,6 +33,7 @@ log = structlog.get_logger()
 SWEEP_BATCH = 1000
 ASK_BATCH = 200
 REFILL_BATCH = 500
+IDS_LOGGED = 50
 # A scheduler with nothing due looks again after this long at the latest.
 NAP_S = 0.5
 # A deadlock or a restart of the database is no reason to leave carts until the next round.
@@ -47,10 +53,13 @@ async def scan_abandoned(runtime: Runtime, _carrier: Carrier) -> None:
     """Idle sessions become abandoned, and get their text scheduled or their reason stored."""
     limit = runtime.settings.abandonment_batch
     while True:
+        began_ns = tracing.now_ns()
         async with runtime.db.transaction(ENGINE) as conn:
             scanned = await schedule.scan(conn, runtime.moment(), limit)
             if scanned.scheduled:
                 await announce(conn, Wake.MESSAGES)
+        count_decisions(scanned.verdicts)
+        trace("text.schedule", began_ns, scanned.messages)
         if scanned.sessions < limit:
             return
 
@@ -83,11 +92,19 @@ async def resolve_unknown(runtime: Runtime, carrier: Carrier) -> None:
     """Messages whose worker died are asked about at the carrier, and their credits settled."""
     async with runtime.db.transaction(ENGINE) as conn:
         now = runtime.clock.now()
-        await reconcile.lapse_leases(conn, now, SWEEP_BATCH)
+        lapsed = await reconcile.lapse_leases(conn, now, SWEEP_BATCH)
         doubtful = await reconcile.read_doubtful(conn, runtime.vault, now, ASK_BATCH)
+    count_texts(MessageState.UNKNOWN, lapsed.values())
+    if lapsed:
+        log.warning(
+            "reconcile.leases_lapsed", texts=len(lapsed), message_ids=[str(each) for each in lapsed][:IDS_LOGGED]
+        )
+    began_ns = tracing.now_ns()
     fates = await reconcile.ask(carrier, doubtful)
     async with runtime.db.transaction(ENGINE) as conn:
         moves = await reconcile.record_fates(conn, runtime.moment(), fates, runtime.settings.refund_on)
+    count_moves(moves)
+    trace_moves("text.settle", began_ns, moves)
     for move in moves:
         log.info("reconcile.settled", message_id=str(move.message.message_id), state=move.state)
 
@@ -95,14 +112,18 @@ async def resolve_unknown(runtime: Runtime, carrier: Carrier) -> None:
 async def stop_waiting_for_receipts(runtime: Runtime, _carrier: Carrier) -> None:
     """Accepted texts without a receipt for three days."""
     async with runtime.db.transaction(ENGINE) as conn:
-        await reconcile.give_up_on_receipts(conn, runtime.clock.now(), SWEEP_BATCH)
+        given_up = await reconcile.give_up_on_receipts(conn, runtime.clock.now(), SWEEP_BATCH)
+    count_texts(MessageState.DELIVERY_UNKNOWN, given_up.values())
 
 
 async def check_invariants(runtime: Runtime, _carrier: Carrier) -> None:
     """What must always be true, looked at in production too."""
     async with runtime.db.transaction(ENGINE) as conn:
-        for broken in await broken_invariants(conn, runtime.clock.now()):
-            log.error("invariant.broken", invariant=broken.name, rows=len(broken.rows))
+        now = runtime.clock.now()
+        found = await broken_invariants(conn, now)
+        await note_checks(conn, now, found)
+    for broken in found:
+        log.error("invariant.broken", invariant=broken.name, rows=len(broken.rows))
 
 
 TASKS: tuple[Task, ...] = (
@@ -154,16 +175,20 @@ async def _run(runtime: Runtime, carrier: Carrier, task: Task) -> None:
         if not await periodic.claim(conn, runtime.clock.now(), task.name, task.cron, lease):
             return
     error = again_at = None
-    renewing = asyncio.create_task(_keep_lease(runtime, task.name))
-    try:
-        await task.run(runtime, carrier)
-    except Exception as failure:
-        error = type(failure).__name__
-        log.exception("scheduler.task_failed", task=task.name)
-        if is_transient(failure):
-            again_at = runtime.clock.now() + runtime.clock.machine(AGAIN_AFTER_S)
-    finally:
-        renewing.cancel()
+    began_s = time.perf_counter()
+    with structlog.contextvars.bound_contextvars(task=task.name):
+        renewing = asyncio.create_task(_keep_lease(runtime, task.name))
+        try:
+            await task.run(runtime, carrier)
+        except Exception as failure:
+            error = type(failure).__name__
+            log.exception("scheduler.task_failed")
+            if is_transient(failure):
+                again_at = runtime.clock.now() + runtime.clock.machine(AGAIN_AFTER_S)
+        finally:
+            renewing.cancel()
+    metrics.TASK_SECONDS.labels(task.name).observe(time.perf_counter() - began_s)
+    metrics.TASK_RUNS.labels(task.name, "failed" if error else "done").inc()
     async with runtime.db.transaction(ENGINE) as conn:
         await periodic.finish(conn, task.name, error, again_at)
 

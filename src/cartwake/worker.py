@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import TypeGuard, TypeVar
+from uuid import UUID
 
 import psycopg
 import structlog
 
-from cartwake.carriers.protocol import Carrier, SendResult
+from cartwake.carriers.protocol import Carrier, ErrorClass, Rejected, SendResult
 from cartwake.jobs.trigger import Trigger, Wake
+from cartwake.kit import metrics, tracing
 from cartwake.kit.db import ENGINE, Connection, is_transient
 from cartwake.kit.runtime import Runtime
 from cartwake.messages import inbox, queue
+from cartwake.messages.answers import Move
 from cartwake.messages.dispatch import Attempt, Calls, Claimed, claim_batch, send_batch
 from cartwake.messages.inbound import apply_inbound
 from cartwake.messages.receipts import apply_receipts
 from cartwake.messages.recording import record_results
+from cartwake.observe import harmless
+from cartwake.observe.counting import count_answers, count_claim, count_events, count_moves
+from cartwake.observe.traces import trace, trace_moves, traced
 from cartwake.tenants.switches import read_pauses
 
 log = structlog.get_logger()
@@ -31,6 +40,7 @@ BUSY_PAUSE_S = 0.01
 # How soon a kill switch stops calls that a claimed batch has not made yet.
 SWITCHES_EVERY_S = 0.5
 TRIES = 5
+IDS_LOGGED = 50
 RETRY_PAUSE_S = 0.2
 
 
@@ -70,7 +80,10 @@ async def dispatch_once(runtime: Runtime) -> Claimed:
     async def claim(conn: Connection) -> Claimed:
         return await claim_batch(conn, runtime.moment(), runtime.clock, runtime.settings)
 
-    return await _in_transaction(runtime, claim)
+    began_ns = tracing.now_ns()
+    claimed = await _in_transaction(runtime, claim)
+    _tell_claim(claimed, began_ns)
+    return claimed
 
 
 async def deliver(runtime: Runtime, carrier: Carrier, attempts: Sequence[Attempt], calls: Calls | None = None) -> None:
@@ -78,13 +91,13 @@ async def deliver(runtime: Runtime, carrier: Carrier, attempts: Sequence[Attempt
     calls = calls or Calls(len(attempts))
     watching = asyncio.create_task(_watch_switches(runtime, calls))
     try:
-        results = await send_batch(carrier, runtime.clock, attempts, calls)
+        results = await send_batch(traced(carrier, attempts), runtime.clock, attempts, calls)
     finally:
         watching.cancel()
     try:
         await record(runtime, results)
     except psycopg.Error:
-        log.exception("worker.results_not_recorded", attempts=len(attempts))
+        log.exception("worker.results_not_recorded", message_ids=_ids(each.message.message_id for each in attempts))
 
 
 async def _watch_switches(runtime: Runtime, calls: Calls) -> None:
@@ -99,10 +112,12 @@ async def _watch_switches(runtime: Runtime, calls: Calls) -> None:
 async def record(runtime: Runtime, results: Sequence[tuple[Attempt, SendResult]]) -> None:
     """Transaction B, committed on return."""
 
-    async def write(conn: Connection) -> None:
-        await record_results(conn, runtime.moment(), results)
+    async def write(conn: Connection) -> list[Move]:
+        return await record_results(conn, runtime.moment(), results)
 
-    await _in_transaction(runtime, write)
+    began_ns = tracing.now_ns()
+    moves = await _in_transaction(runtime, write)
+    _tell_answers(results, moves, began_ns)
 
 
 async def events_until(runtime: Runtime, trigger: Trigger, stop: asyncio.Event) -> None:
@@ -115,33 +130,42 @@ async def events_until(runtime: Runtime, trigger: Trigger, stop: asyncio.Event) 
 async def work_off_events(runtime: Runtime, limit: int) -> int:
     """One batch of stored carrier events; how many. One that cannot be applied does not stop the others."""
 
-    async def work(conn: Connection) -> int:
+    async def work(conn: Connection) -> _WorkedOff:
         return await _apply_events(conn, runtime, limit)
 
+    began_ns = tracing.now_ns()
     try:
-        return await _in_transaction(runtime, work)
-    except (ValueError, LookupError, TypeError, psycopg.DataError):
+        done = await _in_transaction(runtime, work)
+    except (ValueError, LookupError, TypeError, psycopg.DataError) as error:
         if limit > 1:
-            log.warning("worker.events_one_by_one")
+            log.warning("worker.events_one_by_one", error=type(error).__name__)
             return await work_off_events(runtime, 1)
-        log.exception("worker.event_set_aside")
-        return await _in_transaction(runtime, lambda conn: _set_aside(conn, runtime))
+        aside = await _in_transaction(runtime, lambda conn: inbox.set_oldest_aside(conn, runtime.clock.now()))
+        log.exception("worker.event_set_aside", event_id=str(aside))
+        return 1 if aside else 0
+    _tell_events(done, began_ns)
+    return len(done.events)
 
 
-async def _apply_events(conn: Connection, runtime: Runtime, limit: int) -> int:
+@dataclass(frozen=True)
+class _WorkedOff:
+    """A batch of carrier events with what came of each, and of the messages they were about."""
+
+    at: datetime
+    events: list[tuple[inbox.CarrierEvent, str]]
+    moves: list[Move]
+
+
+async def _apply_events(conn: Connection, runtime: Runtime, limit: int) -> _WorkedOff:
     moment = runtime.moment()
     events = await inbox.claim_events(conn, runtime.vault, limit)
     receipts = [event for event in events if event.kind == inbox.STATUS]
     inbound = [event for event in events if event.kind == inbox.INBOUND]
-    outcomes = await apply_receipts(conn, moment, receipts, runtime.settings.refund_on) if receipts else {}
+    outcomes, moves = await apply_receipts(conn, moment, receipts, runtime.settings.refund_on) if receipts else ({}, [])
     outcomes |= await apply_inbound(conn, moment, inbound) if inbound else {}
     if outcomes:
         await inbox.finish_events(conn, moment, outcomes)
-    return len(events)
-
-
-async def _set_aside(conn: Connection, runtime: Runtime) -> int:
-    return await inbox.set_oldest_aside(conn, runtime.clock.now())
+    return _WorkedOff(moment.now, [(event, outcomes[event.event_id]) for event in events], moves)
 
 
 async def _wait_for_due(runtime: Runtime, trigger: Trigger) -> None:
@@ -160,6 +184,7 @@ async def _in_transaction(runtime: Runtime, work: Callable[[Connection], Awaitab
         except psycopg.Error as error:
             if not is_transient(error) or attempt == TRIES:
                 raise
+            metrics.RETRIES.labels(type(error).__name__).inc()
             log.warning("worker.trying_again", error=type(error).__name__, attempt=attempt)
             await asyncio.sleep(RETRY_PAUSE_S * attempt)
     raise AssertionError("unreachable")
@@ -167,9 +192,52 @@ async def _in_transaction(runtime: Runtime, work: Callable[[Connection], Awaitab
 
 async def _forever(name: str, stop: asyncio.Event, loop: Callable[[], Awaitable[None]]) -> None:
     """Keep a loop going: an unexpected error is logged and the loop begins anew, a little later."""
+    structlog.contextvars.bind_contextvars(loop=name)  # of this task and those it starts
     while not stop.is_set():
         try:
             await loop()
         except Exception:
-            log.exception("worker.loop_failed", loop=name)
+            log.exception("worker.loop_failed")
             await asyncio.sleep(1)
+
+
+# --- what happened, told after it was committed -----------------------------------------------------
+
+
+@harmless
+def _tell_claim(claimed: Claimed, began_ns: int) -> None:
+    count_claim(claimed)
+    trace("text.claim", began_ns, [(each.message.message_id, each.message.traceparent) for each in claimed.attempts])
+    for each in claimed.decided:
+        verdict = each.verdict
+        log.debug("message.decided", message_id=str(each.message_id), outcome=verdict.outcome, reason=verdict.reason)
+
+
+@harmless
+def _tell_answers(results: Sequence[tuple[Attempt, SendResult]], moves: Sequence[Move], began_ns: int) -> None:
+    count_answers(moves)
+    trace_moves("text.record", began_ns, moves)
+    for move in moves:
+        log.debug("message.answered", message_id=str(move.message.message_id), state=move.state)
+    refused = [(each.message.message_id, result.code) for each, result in results if _is_ours_to_mend(result)]
+    if refused:
+        codes = sorted({code for _, code in refused if code is not None})
+        log.error("carrier.account_refused", codes=codes, message_ids=_ids(message_id for message_id, _ in refused))
+
+
+@harmless
+def _tell_events(done: _WorkedOff, began_ns: int) -> None:
+    count_events(done.at, done.events)
+    count_moves(done.moves)
+    trace_moves("text.receipt", began_ns, done.moves)
+    for move in done.moves:
+        log.debug("message.reported", message_id=str(move.message.message_id), state=move.state)
+
+
+def _is_ours_to_mend(result: SendResult) -> TypeGuard[Rejected]:
+    return isinstance(result, Rejected) and result.error_class is ErrorClass.ACCOUNT
+
+
+def _ids(message_ids: Iterable[UUID]) -> list[str]:
+    """Ids for a log line: enough to begin with."""
+    return [str(message_id) for message_id in islice(message_ids, IDS_LOGGED)]

@@ -25,7 +25,7 @@ RULES = [
     (
         "only the edge opens transactions; rooms take a connection",
         re.compile(r"\.transaction\(|tenant_transaction\("),
-        {"kit/db.py", "tenants/scope.py", "credits/reserver.py", "worker.py", "scheduler.py"},
+        {"kit/db.py", "tenants/scope.py", "credits/reserver.py", "worker.py", "scheduler.py", "observe/exporter.py"},
     ),
     ("nobody commits or rolls back by hand", re.compile(r"\.(commit|rollback)\("), {"kit/schema.py"}),
     (
@@ -42,6 +42,11 @@ RULES = [
         "SQL is never built by formatting strings",
         re.compile(r"execute\(\s*f[\"']|execute\([^)]*\.format\(|execute\([^)]*%\s*\("),
         {"kit/embedded.py"},  # a constant name, before any schema exists
+    ),
+    (
+        "an error's message is never logged: it may quote what somebody sent (kit/logs.py reduces `exc_info`)",
+        re.compile(r"log\.\w+\(.*\b(str|repr)\((error|failure|exc)|log\.\w+\(.*(?<!exc_info)=(error|failure)\b"),
+        {"kit/embedded.py"},  # before there is anything to quote: what the system said about a folder
     ),
 ]
 EDGES = ("cli/", "web/", "demo/", "cluster.py")

@@ -18,7 +18,7 @@ import httpx
 import psycopg
 import pytest
 
-from cartwake.cluster import SCHEDULER, WORKER, Cluster, sandbox_process, web_process
+from cartwake.cluster import Cluster, engine_processes, sandbox_process, web_process
 from cartwake.kit.embedded import embedded_postgres
 from deployment import free_port
 
@@ -112,11 +112,12 @@ async def test_the_page_shows_what_the_doctor_says(tmp_path: Path) -> None:
             f"127.0.0.1:{database_port}": "127.0.0.1:5432",
             str(home): "/srv/cartwake",
         }
-        always = [sandbox_process(sandbox_port), web_process(web_port), WORKER]
+        worker, scheduler_process = engine_processes()
+        always = [sandbox_process(sandbox_port), web_process(web_port), worker]
         async with Cluster(tmp_path / "logs", environ) as cluster:
             async with Cluster(tmp_path / "scheduler", environ) as scheduler:
                 await cluster.start(always)
-                await scheduler.start([SCHEDULER])
+                await scheduler.start([scheduler_process])
                 await cluster.wait_until_ready()
                 organization = (await made(environ, "org", "create", "Lino Namai"))["organization_id"]
                 shop = (await made(environ, "shop", "create", organization, "Lino Namai", "--country", "LT"))["shop_id"]

@@ -98,6 +98,7 @@ class Session:
     order_currency: str | None
     attributed_to: UUID | None
     attribution: str | None
+    traceparent: str | None
     created_at: datetime
     updated_at: datetime
 

@@ -27,6 +27,7 @@ async def record_activity(
         | asdict(facts)
         | _timing(config, facts.occurred_at)
         | {"external_id": external_id, "session_id": moment.new_id(), "now": moment.now}
+        | {"traceparent": moment.traceparent}
     )
     found = await row(conn, store.UPSERT_ACTIVITY, params)
     if found is not None:

@@ -31,12 +31,12 @@ INSERT INTO checkout_sessions AS s (
   organization_id, shop_id, session_id, external_id, state,
   phone_sealed, phone_hash, phone_country, country, province, time_zone, locale,
   cart_value_minor, currency, checkout_url_sealed,
-  last_activity_at, scan_at, stale_at, created_at, updated_at)
+  last_activity_at, scan_at, stale_at, traceparent, created_at, updated_at)
 VALUES (
   %(organization_id)s, %(shop_id)s, %(session_id)s, %(external_id)s, 'open',
   %(phone_sealed)s, %(phone_hash)s, %(phone_country)s, %(country)s, %(province)s, %(time_zone)s, %(locale)s,
   %(cart_value_minor)s, %(currency)s, %(checkout_url_sealed)s,
-  %(occurred_at)s, %(scan_at)s, %(stale_at)s, %(now)s, %(now)s)
+  %(occurred_at)s, %(scan_at)s, %(stale_at)s, %(traceparent)s, %(now)s, %(now)s)
 ON CONFLICT (organization_id, shop_id, external_id) DO UPDATE SET
   state = CASE WHEN s.state = 'abandoned' AND EXCLUDED.last_activity_at > s.last_activity_at
           THEN 'open' ELSE s.state END,
@@ -53,6 +53,7 @@ ON CONFLICT (organization_id, shop_id, external_id) DO UPDATE SET
   last_activity_at = EXCLUDED.last_activity_at,
   scan_at = CASE WHEN s.state = 'payment_pending' THEN NULL ELSE EXCLUDED.scan_at END,
   stale_at = EXCLUDED.stale_at,
+  traceparent = EXCLUDED.traceparent,
   updated_at = EXCLUDED.updated_at
 WHERE s.state NOT IN ('completed', 'expired') AND EXCLUDED.last_activity_at >= s.last_activity_at
 RETURNING {columns}

@@ -22,6 +22,7 @@ from cartwake.cli.plumbing import (
     settings_and_logs,
 )
 from cartwake.kit.runtime import Runtime, vault_of
+from cartwake.kit.tracing import tracing
 
 app = typer.Typer()
 
@@ -63,15 +64,18 @@ def serve() -> None:
 def worker() -> None:
     """Run a worker process: sends what is due, works off what the carrier reports."""
     from cartwake.jobs.trigger import PostgresTrigger
+    from cartwake.observe.carrier import ObservedCarrier
+    from cartwake.observe.exporter import exporting
     from cartwake.worker import run_worker
 
     async def work(runtime: Runtime, stop: asyncio.Event) -> None:
-        async with carrier_of(runtime.settings) as carrier:
-            trigger = PostgresTrigger(runtime.db, runtime.clock)
-            try:
-                await run_worker(runtime, carrier, trigger, stop)
-            finally:
-                await trigger.close()
+        with tracing(runtime.settings, "worker"):
+            async with exporting(runtime, "worker"), carrier_of(runtime.settings) as carrier:
+                trigger = PostgresTrigger(runtime.db, runtime.clock)
+                try:
+                    await run_worker(runtime, ObservedCarrier(carrier), trigger, stop)
+                finally:
+                    await trigger.close()
 
     run_until_signal(work)
 
@@ -79,11 +83,15 @@ def worker() -> None:
 @app.command(rich_help_panel=RUN)
 def scheduler() -> None:
     """Run a scheduler process: the abandonment scan and everything else that is periodic."""
+    from cartwake.observe.carrier import ObservedCarrier
+    from cartwake.observe.exporter import DatabaseGauges, exporting
     from cartwake.scheduler import run_scheduler
 
     async def schedule(runtime: Runtime, stop: asyncio.Event) -> None:
-        async with carrier_of(runtime.settings) as carrier:
-            await run_scheduler(runtime, carrier, stop)
+        gauges = DatabaseGauges(runtime)
+        with tracing(runtime.settings, "scheduler"):
+            async with exporting(runtime, "scheduler", gauges.read), carrier_of(runtime.settings) as carrier:
+                await run_scheduler(runtime, ObservedCarrier(carrier), stop)
 
     run_until_signal(schedule)
 

@@ -135,8 +135,7 @@ async def _machine(settings: Settings, url: str, starts_at: datetime) -> AsyncIt
     processes = [
         cluster.sandbox_process(sandbox_port),
         cluster.web_process(web_port),
-        cluster.WORKER,
-        cluster.SCHEDULER,
+        *cluster.engine_processes(),
     ]
     logs = home / "logs" / "demo"
     try:

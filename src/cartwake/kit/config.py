@@ -32,6 +32,8 @@ DEVELOPMENT_TOKEN = "development-auth-token"  # noqa: S105
 # An empty value says something here: no outcome is refunded. Elsewhere it is a variable that was not filled in.
 MAY_BE_EMPTY = frozenset({"refund_on"})
 
+LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
+
 
 class ConfigError(Exception):
     """A setting is wrong; the message names each one and says why, and never shows its value."""
@@ -81,6 +83,26 @@ class Settings(BaseSettings):
         le=65535,
         json_schema_extra={"unit": "TCP port"},
         description="Port that the web process listens on.",
+    )
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        json_schema_extra={"unit": "TCP port"},
+        description="Port on which a worker or scheduler serves /metrics; 0: none.",
+    )
+    metrics_host: str = Field(
+        "127.0.0.1", description="Address of that port. Beyond this machine it needs CARTWAKE_METRICS_TOKEN."
+    )
+    metrics_token: SecretStr | None = Field(
+        None,
+        description="Bearer token that a scraper shows, at least 16 characters. Without one the web process has no "
+        "/metrics.",
+    )
+    otlp_endpoint: str | None = Field(
+        None,
+        description="Where traces go: an OTLP/HTTP collector, like http://127.0.0.1:4318. Needs the extra "
+        "cartwake[otel]. The standard OTEL_EXPORTER_OTLP_ENDPOINT does too; without either nothing is traced.",
     )
     twilio_api_base: str = Field(
         "https://api.twilio.com", description="Base address of the carrier's API; any Twilio-compatible server."
@@ -156,9 +178,11 @@ class Settings(BaseSettings):
             raise ValueError("must be an account SID, like AC and 32 hexadecimal digits")
         return value
 
-    @field_validator("public_url", "twilio_api_base")
+    @field_validator("public_url", "twilio_api_base", "otlp_endpoint")
     @classmethod
-    def _web_address(cls, value: str) -> str:
+    def _web_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         wrong = ValueError("must be an http or https address without a query, like https://sms.example.com")
         try:
             parts = urlsplit(value)
@@ -169,6 +193,13 @@ class Settings(BaseSettings):
             raise wrong
         return value.rstrip("/")
 
+    @field_validator("metrics_token")
+    @classmethod
+    def _not_guessable(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 16:
+            raise ValueError("must have at least 16 characters")
+        return value
+
     @field_validator("public_url")
     @classmethod
     def _no_underscore(cls, value: str) -> str:
@@ -178,6 +209,10 @@ class Settings(BaseSettings):
         return value
 
     def model_post_init(self, _context: Any, /) -> None:
+        if self.metrics_port and self.metrics_token is None and self.metrics_host not in LOOPBACK_HOSTS:
+            raise ValueError(
+                "CARTWAKE_METRICS_TOKEN: must be set when CARTWAKE_METRICS_HOST is not an address of this machine"
+            )
         if self.environment == "production" and (wrong := list(not_for_production(self))):
             raise ValueError("\n".join(wrong))
 

@@ -63,6 +63,10 @@ class Database:
         async with pool.connection() as conn:
             yield conn
 
+    def pool_stats(self) -> dict[Login, dict[str, int]]:
+        """What each open pool says of itself (`psycopg_pool`'s `get_stats`)."""
+        return {login: pool.get_stats() for login, pool in self._pools.items()}
+
     async def close(self) -> None:
         """Close every pool."""
         for pool in self._pools.values():

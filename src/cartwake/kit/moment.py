@@ -19,6 +19,7 @@ class Moment:
     ids: Ids
     vault: Vault
     read_clock: Callable[[], datetime] | None = None
+    traceparent: str | None = None  # of the trace that this belongs to, stored with what is to be followed
 
     def new_id(self) -> UUID:
         """A fresh id stamped with this moment."""

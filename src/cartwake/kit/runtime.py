@@ -12,6 +12,7 @@ from cartwake.kit.crypto import Vault, b64url, un_b64url
 from cartwake.kit.db import Database
 from cartwake.kit.ids import Ids
 from cartwake.kit.moment import Moment
+from cartwake.kit.tracing import traceparent
 
 DEPLOYMENT, DEPLOYMENT_PURPOSE = b"this deployment", "deployment-mark"
 
@@ -28,7 +29,7 @@ class Runtime:
 
     def moment(self) -> Moment:
         """Now, once, for one decision."""
-        return Moment(self.clock.now(), self.ids, self.vault, self.clock.now)
+        return Moment(self.clock.now(), self.ids, self.vault, self.clock.now, traceparent())
 
 
 def vault_of(settings: Settings) -> Vault:

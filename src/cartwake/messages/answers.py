@@ -60,6 +60,8 @@ class InFlight:
     attempt_id: UUID | None
     carrier_sid: str | None
     phone_hash: bytes | None
+    phone_country: str | None
+    traceparent: str | None
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> InFlight:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from uuid import UUID
 
 from cartwake.carriers.protocol import Carrier, OutboundText, SendResult, Throttled
 from cartwake.carts.links import LinkRow, record_links
@@ -45,17 +46,28 @@ class Attempt:
     message: DueMessage
     text: OutboundText
     phone_hash: bytes
+    country: str  # the phone's
     slot: datetime
     start_by: datetime
     send_until: datetime
 
 
 @dataclass(frozen=True)
+class Decided:
+    """A message that is not sent now: held or dropped."""
+
+    message_id: UUID
+    country: str | None  # the phone's
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
 class Claimed:
     """What transaction A came to."""
 
+    at: datetime  # when its facts held
     attempts: list[Attempt]
-    decided: int  # messages held or dropped
+    decided: list[Decided]
     more: bool  # whether shops had something due, so that the next claim should not wait
 
 
@@ -63,7 +75,7 @@ async def claim_batch(conn: Connection, moment: Moment, clock: Clock, settings: 
     """Transaction A. The caller commits it before it calls `send_batch`."""
     turns, messages = await queue.claim(conn, moment.now, settings.dispatch_batch)
     if not turns:
-        return Claimed([], 0, more=False)
+        return Claimed(moment.now, [], [], more=False)
     began_at = moment.now
     facts: list[Facts] = []
     if messages:
@@ -75,7 +87,9 @@ async def claim_batch(conn: Connection, moment: Moment, clock: Clock, settings: 
     await _write(conn, moment, clock, settings, granted, verdicts)
     sent = Counter(each.message.shop for each in attempts)
     await queue.end_turns(conn, began_at, turns, dict(sent))
-    return Claimed(attempts, len(verdicts), more=True)
+    countries = {each.message.message_id: each.session.phone_country for each in facts}
+    decided = [Decided(each.message_id, countries[each.message_id], verdict) for each, verdict in verdicts]
+    return Claimed(moment.now, attempts, decided, more=True)
 
 
 class Calls:
@@ -129,6 +143,7 @@ def _attempt(granted: Granted, moment: Moment, clock: Clock) -> Attempt:
     passed = granted.passed
     session = passed.facts.session
     assert session.phone_sealed is not None and session.phone_hash is not None
+    assert session.phone_country is not None
     text = OutboundText(
         attempt_id=granted.attempt_id,
         sender=passed.sender.address,
@@ -140,6 +155,7 @@ def _attempt(granted: Granted, moment: Moment, clock: Clock) -> Attempt:
         passed.facts.message,
         text,
         session.phone_hash,
+        session.phone_country,
         granted.slot,
         start_by=max(moment.now, granted.slot) + clock.machine(START_WITHIN_S),
         send_until=passed.opening.closes_at,

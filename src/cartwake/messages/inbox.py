@@ -15,7 +15,7 @@ from uuid import UUID
 
 from cartwake.jobs.trigger import Wake, announce
 from cartwake.kit.crypto import Vault
-from cartwake.kit.db import Connection, rows
+from cartwake.kit.db import Connection, row, rows
 from cartwake.kit.moment import Moment
 from cartwake.messages import store
 
@@ -59,9 +59,10 @@ async def finish_events(conn: Connection, moment: Moment, outcomes: dict[UUID, s
     await conn.execute(store.FINISH_EVENTS, params)
 
 
-async def set_oldest_aside(conn: Connection, now: datetime) -> int:
-    """Mark the oldest waiting event as one that could not be applied, and keep it. Returns how many (0 or 1)."""
-    return len(await rows(conn, store.SET_OLDEST_ASIDE, {"now": now}))
+async def set_oldest_aside(conn: Connection, now: datetime) -> UUID | None:
+    """Mark the oldest waiting event as one that could not be applied, and keep it. Returns its id, if there was one."""
+    found = await row(conn, store.SET_OLDEST_ASIDE, {"now": now})
+    return found["event_id"] if found else None
 
 
 def _opened(vault: Vault, found: dict[str, Any]) -> CarrierEvent:

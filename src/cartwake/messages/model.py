@@ -107,6 +107,7 @@ class DueMessage:
     session_id: UUID
     step: int
     due_at: datetime
+    traceparent: str | None
 
     @property
     def shop(self) -> ShopScope:

@@ -46,7 +46,7 @@ FOR UPDATE OF q SKIP LOCKED
 """
 # Each such shop's due messages, oldest first, at most its share.
 TAKE_DUE = """
-SELECT m.organization_id, m.shop_id, m.message_id, m.session_id, m.step, m.due_at
+SELECT m.organization_id, m.shop_id, m.message_id, m.session_id, m.step, m.due_at, m.traceparent
 FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(shares)s::int[]) AS t (organization_id, shop_id, share)
 CROSS JOIN LATERAL (
   SELECT * FROM sms_messages m

@@ -10,14 +10,14 @@ from uuid import UUID
 from cartwake.carriers.protocol import MessageStatus, StatusReport
 from cartwake.kit.db import Connection
 from cartwake.kit.moment import Moment
-from cartwake.messages.answers import InFlight, apply_moves, fold_receipts, lock_in_flight
+from cartwake.messages.answers import InFlight, Move, apply_moves, fold_receipts, lock_in_flight
 from cartwake.messages.inbox import CarrierEvent
 
 
 async def apply_receipts(
     conn: Connection, moment: Moment, events: Sequence[CarrierEvent], refund_on: Collection[str]
-) -> dict[UUID, str]:
-    """Apply a batch of stored receipts; what came of each: `applied`, `unchanged` or `unmatched`.
+) -> tuple[dict[UUID, str], list[Move]]:
+    """Apply a batch of stored receipts; what came of each (`applied`, `unchanged`, `unmatched`), and of messages.
 
     `refund_on`: the final outcomes after which credits go back (the operator's policy).
     """
@@ -28,14 +28,14 @@ async def apply_receipts(
         sids=[report.sid for report in reports.values()],
     )
     outcomes = dict.fromkeys(reports, "unmatched")
-    moves = []
+    moves: list[Move] = []
     for message, theirs in _match(messages, reports).values():
         move = fold_receipts(message, [reports[event_id] for event_id in theirs], refund_on)
         outcomes |= dict.fromkeys(theirs, "applied" if move else "unchanged")
         if move:
             moves.append(move)
     await apply_moves(conn, moment, moves)
-    return outcomes
+    return outcomes, moves
 
 
 def read_report(payload: dict[str, Any]) -> StatusReport:

@@ -46,15 +46,15 @@ class Doubtful:
     text: OutboundText
 
 
-async def lapse_leases(conn: Connection, now: datetime, limit: int) -> int:
-    """`sending` past its lease becomes `unknown`: its worker died. Returns how many."""
-    return len(await rows(conn, store.LAPSE_LEASES, {"now": now, "limit": limit}))
+async def lapse_leases(conn: Connection, now: datetime, limit: int) -> dict[UUID, str]:
+    """`sending` past its lease becomes `unknown`: its worker died. Returns those messages, with the phone's country."""
+    return _countries(await rows(conn, store.LAPSE_LEASES, {"now": now, "limit": limit}))
 
 
-async def give_up_on_receipts(conn: Connection, now: datetime, limit: int) -> int:
-    """Accepted, and no receipt for three days: delivery unknown, not refunded. Returns how many."""
+async def give_up_on_receipts(conn: Connection, now: datetime, limit: int) -> dict[UUID, str]:
+    """Accepted, and no receipt for three days: delivery unknown, not refunded. Returns them as `lapse_leases` does."""
     params = {"now": now, "cutoff": now - NO_RECEIPT_AFTER, "limit": limit}
-    return len(await rows(conn, store.GIVE_UP_ON_RECEIPTS, params))
+    return _countries(await rows(conn, store.GIVE_UP_ON_RECEIPTS, params))
 
 
 async def read_doubtful(conn: Connection, vault: Vault, now: datetime, limit: int) -> list[Doubtful]:
@@ -97,6 +97,10 @@ def judge(now: datetime, message: InFlight, doubtful: Doubtful, fate: Fate, refu
     if isinstance(fate, CannotAsk) and age >= UNRESOLVED_AFTER:
         return Move(message=message, state=MessageState.UNRESOLVED, reason="carrier_cannot_be_asked", released=True)
     return None
+
+
+def _countries(found: Sequence[dict[str, Any]]) -> dict[UUID, str]:
+    return {each["message_id"]: each["phone_country"] for each in found}
 
 
 def _doubtful(vault: Vault, address: str, found: dict[str, Any]) -> Doubtful:

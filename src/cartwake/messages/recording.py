@@ -43,12 +43,16 @@ def _will_wait_again(now: datetime, results: Sequence[tuple[Attempt, SendResult]
     ]
 
 
-def _traced(move: Move) -> Traced:
-    message = move.message
+def verdict_of(move: Move) -> Verdict:
+    """The carrier's answer as the last gate's verdict."""
     outcomes = {
         MessageState.HELD: Outcome.HOLD,
         MessageState.REJECTED: Outcome.DROP,
         MessageState.NOT_ACCEPTED: Outcome.DROP,
     }
-    verdict = Verdict(outcomes.get(move.state, Outcome.SEND), Gate.CARRIER, move.reason or move.state, move.due_at)
-    return Traced(message.organization_id, message.shop_id, message.session_id, message.message_id, verdict)
+    return Verdict(outcomes.get(move.state, Outcome.SEND), Gate.CARRIER, move.reason or move.state, move.due_at)
+
+
+def _traced(move: Move) -> Traced:
+    message = move.message
+    return Traced(message.organization_id, message.shop_id, message.session_id, message.message_id, verdict_of(move))

@@ -129,6 +129,7 @@ async def _adopt(conn: Connection, moment: Moment, texts: Sequence[ListedText]) 
         "sessions": [cart["session_id"] for cart in carts],
         "messages": [moment.new_id() for _ in carts],
         "due_ats": [moment.now for _ in carts],
+        "traceparents": [None for _ in carts],
     }
     made = {each["session_id"]: each["message_id"] for each in await rows(conn, store.INSERT_MESSAGES, new)}
     adopted: dict[str, Key] = {}

@@ -36,13 +36,15 @@ class Scanned:
     sessions: int
     scheduled: int
     next_due_at: datetime | None  # of what was scheduled now
+    verdicts: list[Verdict]
+    messages: list[tuple[UUID, str | None]]  # that were scheduled, each with its trace
 
 
 async def scan(conn: Connection, moment: Moment, limit: int) -> Scanned:
     """Claim idle sessions and schedule or refuse each. Call again while `sessions` is `limit`."""
     sessions = await claim_idle(conn, moment.now, limit)
     if not sessions:
-        return Scanned(0, 0, None)
+        return Scanned(0, 0, None, [], [])
     shops = await load_shops(conn, [_shop(session) for session in sessions])
     # Queues are locked before consents, by everybody: so before anybody knows who will be refused. A queue that
     # wakes for nothing only looks.
@@ -67,9 +69,16 @@ async def scan(conn: Connection, moment: Moment, limit: int) -> Scanned:
     await note_refusals(conn, moment.now, judged)
     due = [(s, _due_at(s, shops[_shop(s)])) for s, refusal in judged if refusal is None]
     scheduled = await _insert(conn, moment, due)
-    await keep(conn, moment, [_traced(session, refusal, scheduled) for session, refusal in judged])
-    times = [due_at for session, due_at in due if session.session_id in scheduled]
-    return Scanned(len(sessions), len(scheduled), min(times, default=None))
+    traced = [_traced(session, refusal, scheduled) for session, refusal in judged]
+    await keep(conn, moment, traced)
+    new = [(session, due_at) for session, due_at in due if session.session_id in scheduled]
+    return Scanned(
+        len(sessions),
+        len(scheduled),
+        min((due_at for _, due_at in new), default=None),
+        [each.verdict for each in traced],
+        [(scheduled[session.session_id], session.traceparent) for session, _ in new],
+    )
 
 
 def refuse(session: Session, shop: ShopFacts, consent: ConsentState, available_credits: int) -> Refusal | None:
@@ -99,6 +108,7 @@ async def _insert(conn: Connection, moment: Moment, due: Sequence[tuple[Session,
         "messages": [moment.new_id() for _ in due],
         "sessions": [session.session_id for session, _ in due],
         "due_ats": [due_at for _, due_at in due],
+        "traceparents": [session.traceparent for session, _ in due],
     }
     return {found["session_id"]: found["message_id"] for found in await rows(conn, store.INSERT_MESSAGES, params)}
 

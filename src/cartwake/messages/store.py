@@ -6,10 +6,12 @@ from __future__ import annotations
 # texted twice. Returns the rows that are new.
 INSERT_MESSAGES = """
 INSERT INTO sms_messages (organization_id, shop_id, message_id, session_id, kind, step, state, due_at,
-                          created_at, updated_at)
-SELECT organization_id, shop_id, message_id, session_id, %(kind)s, 1, 'scheduled', due_at, %(now)s, %(now)s
+                          traceparent, created_at, updated_at)
+SELECT organization_id, shop_id, message_id, session_id, %(kind)s, 1, 'scheduled', due_at, traceparent,
+       %(now)s, %(now)s
 FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(messages)s::uuid[], %(sessions)s::uuid[],
-            %(due_ats)s::timestamptz[]) AS m (organization_id, shop_id, message_id, session_id, due_at)
+            %(due_ats)s::timestamptz[], %(traceparents)s::text[])
+  AS m (organization_id, shop_id, message_id, session_id, due_at, traceparent)
 ON CONFLICT (organization_id, shop_id, session_id, kind, step) DO NOTHING
 RETURNING session_id, message_id
 """
@@ -83,7 +85,8 @@ DELETE FROM recipient_texts r USING (
 
 # The messages that some attempts or carrier ids belong to, locked in one order.
 LOCK_BY_ATTEMPT_OR_SID = """
-SELECT organization_id, shop_id, message_id, session_id, state, attempts, attempt_id, carrier_sid, phone_hash
+SELECT organization_id, shop_id, message_id, session_id, state, attempts, attempt_id, carrier_sid, phone_hash,
+       phone_country, traceparent
 FROM sms_messages
 WHERE attempt_id = ANY(%(attempts)s) OR carrier_sid = ANY(%(sids)s)
 ORDER BY organization_id, shop_id, message_id
@@ -115,7 +118,7 @@ FROM (
   ORDER BY lease_until LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ) AS l
 WHERE (m.organization_id, m.shop_id, m.message_id) = (l.organization_id, l.shop_id, l.message_id)
-RETURNING m.message_id
+RETURNING m.message_id, m.phone_country
 """
 # Texts of unknown fate, longest unasked first, with all that is needed to ask the carrier.
 READ_UNKNOWN = """
@@ -134,7 +137,7 @@ FROM (
   ORDER BY accepted_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ) AS l
 WHERE (m.organization_id, m.shop_id, m.message_id) = (l.organization_id, l.shop_id, l.message_id)
-RETURNING m.message_id
+RETURNING m.message_id, m.phone_country
 """
 
 # After a restore: every message that waits or is in flight, to be recognized by the link in its text. The whole

@@ -9,14 +9,16 @@ from fastapi import FastAPI
 
 from cartwake import __version__
 from cartwake.carriers.protocol import Carrier
+from cartwake.kit import tracing
 from cartwake.kit.runtime import Runtime
-from cartwake.web import health
+from cartwake.web import health, metrics
 from cartwake.web.api import doubts, merchants, messages, organizations, sessions, shoppers, sms_configs, switches
 from cartwake.web.envelope import Envelope
 from cartwake.web.hooks.twilio import TwilioHooks
 from cartwake.web.hosted import opt_out, recovery
 from cartwake.web.openapi import describe
 from cartwake.web.problems import handle_problems
+from cartwake.web.tracing import Traced
 
 API = (sessions, sms_configs, messages, shoppers, merchants, organizations, switches, doubts)
 
@@ -38,13 +40,17 @@ def create_app(runtime: Runtime, carrier: Carrier) -> FastAPI:
         redirect_slashes=False,  # a redirect would lose a PUT's body with many clients
         docs_url=None,  # these pages load scripts from elsewhere
         redoc_url=None,
+        # Its own spans would hold addresses, which hold links' tokens, and its logs the words of errors.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.runtime = runtime
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     # One flat list, the busiest first: routes are tried in this order.
-    app.router.routes[:0] = [*hooks.routes(), *recovery.routes, *opt_out.routes, *health.routes]
+    app.router.routes[:0] = [*hooks.routes(), *recovery.routes, *opt_out.routes, *health.routes, *metrics.routes]
     for subject in API:
         app.router.routes.extend(subject.router.routes)
     handle_problems(app)
+    if tracing.is_on():
+        app.add_middleware(Traced)
     app.add_middleware(Envelope, new_id=lambda: runtime.ids.new(runtime.clock.now()).hex)
     return app

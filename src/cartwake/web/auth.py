@@ -8,12 +8,14 @@ answers, so that what was answered is committed.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated, cast
+from uuid import UUID
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from structlog.contextvars import bind_contextvars
 
 from cartwake.kit.db import OPERATOR, WEB, Connection
 from cartwake.kit.errors import NotAllowed
@@ -95,7 +97,14 @@ async def _caller(
         caller = await find_caller(conn, credentials.credentials)
     if caller is None:
         raise _unauthorized("This API key is not known, or it was revoked.")
+    log_whose(caller.organization_id, caller.shop_id)
     return caller
+
+
+def log_whose(organization_id: UUID | None, shop_id: UUID | None) -> None:
+    """From here on the request's log lines say whose it is."""
+    known = {"organization_id": organization_id, "shop_id": shop_id}
+    bind_contextvars(**{name: str(found) for name, found in known.items() if found is not None})
 
 
 def _only(kind: KeyKind) -> Callable[[Caller], Awaitable[Caller]]:
@@ -112,7 +121,15 @@ async def _operator_door(
     request: Request, _caller: Annotated[Caller, Depends(_only(KeyKind.OPERATOR))]
 ) -> OperatorDoor:
     runtime = runtime_of(request)
+    log_whose(_id_in(request, "organization_id"), _id_in(request, "shop_id"))
     return OperatorDoor(runtime, runtime.moment())
+
+
+def _id_in(request: Request, name: str) -> UUID | None:
+    """An id in the path, which the handler is yet to check."""
+    with suppress(KeyError, ValueError):
+        return UUID(request.path_params[name])
+    return None
 
 
 async def _organization_door(

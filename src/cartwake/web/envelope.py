@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import traceback
+import time
 from collections.abc import Callable
 
 import structlog
@@ -12,6 +12,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cartwake.kit.db import is_transient
+from cartwake.kit.logs import describe_error
+from cartwake.web.metrics import note_answer
 from cartwake.web.problems import Refused, problem
 
 BODY_MAX_BYTES = 64 * 1024
@@ -19,6 +21,7 @@ REQUEST_ID_HEADER = "X-Request-Id"
 
 # A caller's own id is echoed and logged, so it may hold nothing that a log or a header could trip over.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_PHONE = re.compile(r"\d{7,15}")
 
 _TOO_LARGE = f"The body is larger than {BODY_MAX_BYTES} bytes."
 
@@ -39,8 +42,11 @@ class Envelope:
             return
         headers = Headers(scope=scope)
         given = headers.get(REQUEST_ID_HEADER, "")
-        request_id = scope["request_id"] = given if _REQUEST_ID.fullmatch(given) else self._new_id()
+        request_id = scope["request_id"] = given if _is_usable(given) else self._new_id()
         answer = _Answer(send, request_id)
+        began_s = time.perf_counter()
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
             _check_length(headers)
             await self._app(scope, _limited(receive), answer)
@@ -50,6 +56,9 @@ class Envelope:
             _log_failure(scope, error)
             if not answer.started:
                 await _apology(error, request_id)(scope, receive, answer)
+        finally:
+            note_answer(scope, answer.status, time.perf_counter() - began_s)
+            structlog.contextvars.clear_contextvars()
 
 
 class _Answer:
@@ -59,15 +68,22 @@ class _Answer:
         self._send = send
         self._request_id = request_id
         self.started = False
+        self.status = 499  # the caller went away before there was an answer
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
+            self.status = message["status"]
             headers = MutableHeaders(raw=message["headers"])
             headers[REQUEST_ID_HEADER] = self._request_id
             headers.setdefault("Cache-Control", "no-store")
             headers["X-Content-Type-Options"] = "nosniff"
         await self._send(message)
+
+
+def _is_usable(request_id: str) -> bool:
+    """Whether a caller's own id may be logged. A phone is a bad id, and would stand in every line of the request."""
+    return bool(_REQUEST_ID.fullmatch(request_id)) and not _PHONE.fullmatch(re.sub(r"[._-]", "", request_id))
 
 
 def _check_length(headers: Headers) -> None:
@@ -99,13 +115,10 @@ def _apology(error: Exception, request_id: str) -> Response:
 
 def _log_failure(scope: Scope, error: Exception) -> None:
     """Log where it failed and what kind of failure it was; never its message, which may quote what was sent."""
-    endpoint = scope.get("endpoint")
     _log.error(
         "request.failed",
         request_id=scope["request_id"],
         method=scope["method"],
-        endpoint=getattr(endpoint, "__qualname__", None),
-        error=type(error).__name__,
-        sqlstate=getattr(error, "sqlstate", None),
-        at=[f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-5:]],
+        endpoint=getattr(scope.get("endpoint"), "__qualname__", None),
+        **describe_error(error),
     )

@@ -14,6 +14,7 @@ from cartwake.kit.config import ConfigError, Settings
 from cartwake.kit.listen import open_port
 from cartwake.kit.loop import run as run_loop
 from cartwake.kit.runtime import open_runtime
+from cartwake.kit.tracing import tracing
 from cartwake.web.app import create_app
 
 # How long requests under way may take once the process is told to stop, in machine seconds.
@@ -50,7 +51,10 @@ def run(settings: Settings, database_url: str | None = None) -> None:
 async def serve(settings: Settings, database_url: str) -> None:
     """Serve inside a running event loop, until told to stop. Raises `CannotListenError`."""
     # Uvicorn would open the port itself, and end the process with a bare errno where it cannot.
-    with open_port(settings.host, settings.port, "CARTWAKE_PORT", "CARTWAKE_HOST") as listener:
+    with (
+        open_port(settings.host, settings.port, "CARTWAKE_PORT", "CARTWAKE_HOST") as listener,
+        tracing(settings, "web"),
+    ):
         async with open_runtime(settings, database_url) as runtime:
             carrier = open_carrier(settings)
             try:

@@ -13,6 +13,7 @@ from cartwake.messages.reading import read_message
 from cartwake.messages.templates import choose_locale
 from cartwake.tenants.model import ShopScope
 from cartwake.tenants.organizations import read_shop
+from cartwake.web.auth import log_whose
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,10 @@ async def find_link(runtime: Runtime, token: str, purpose: Purpose) -> FoundLink
         return None
     async with runtime.db.transaction(WEB) as conn:
         scope = await find_link_tenant(conn, link_id)
-    return FoundLink(link_id, scope) if scope else None
+    if scope is None:
+        return None
+    log_whose(scope.organization_id, scope.shop_id)
+    return FoundLink(link_id, scope)
 
 
 async def locale_of(conn: Connection, vault: Vault, link: OpenedLink) -> str:

@@ -28,6 +28,7 @@ CREATE TABLE checkout_sessions (
   order_currency     char(3),
   attributed_to      uuid,                   -- the message that brought the shopper back
   attribution        text CHECK (attribution IN ('token', 'click')),
+  traceparent        text CHECK (char_length(traceparent) = 55),  -- of the call that wrote it last, where traced
   created_at         timestamptz NOT NULL,
   updated_at         timestamptz NOT NULL,
   PRIMARY KEY (organization_id, shop_id, session_id),

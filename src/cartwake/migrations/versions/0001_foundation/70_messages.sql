@@ -29,6 +29,7 @@ CREATE TABLE sms_messages (
   accepted_at      timestamptz,
   error_code       integer,
   ended_at         timestamptz,
+  traceparent      text CHECK (char_length(traceparent) = 55),  -- the session's when it was scheduled
   created_at       timestamptz NOT NULL,
   updated_at       timestamptz NOT NULL,
   PRIMARY KEY (organization_id, shop_id, message_id),
