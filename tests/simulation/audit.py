@@ -130,6 +130,8 @@ class Audit:
         final = [status for status in taken.told if status in ("delivered", *FAILED)] if taken else []
         if final and state not in (*final, "unresolved"):
             raise Broken("receipts are heeded", f"{state}, but the web was told {final}", _ids([message]))
+        if state == "delivery_unknown" and "cannot_ask" not in self._stage.director.chaos.plan.faults:
+            raise Broken("the carrier is asked before anybody gives up", f"{state}: {taken}", _ids([message]))
         if state == "unresolved" and "cannot_ask" not in self._stage.director.chaos.plan.faults:
             raise Broken("the carrier could be asked", "unresolved", _ids([message]))
         if state == "dropped" and not self._is_justified(message):

@@ -110,6 +110,13 @@ class StoryCarrier:
                 return Found(self._report(taken, text.attempt_id))
         return Absent()
 
+    async def look_up(self, sid: str, attempt_id: UUID) -> Found | Absent | CannotAsk:
+        await asyncio.sleep(self._dice.uniform(0.01, 1))
+        if self._now() < self._questions_from(attempt_id):
+            return CannotAsk("TimeoutError")
+        taken = self.texts.get(attempt_id)
+        return Found(self._report(taken, attempt_id)) if taken and taken.sid == sid else Absent()
+
     def verify(self, url: str, body: bytes, headers: Mapping[str, str]) -> bool:
         return self._adapter.verify(url, body, headers)
 

@@ -49,7 +49,8 @@ SELECT min(at) FROM (
   UNION ALL SELECT min(lease_until) FROM sms_messages WHERE state = 'sending'
   UNION ALL SELECT min(GREATEST(attempted_at + interval '30 minutes', %(now)s + interval '20 minutes'))
     FROM sms_messages WHERE state = 'unknown'
-  UNION ALL SELECT min(accepted_at) + interval '72 hours' FROM sms_messages WHERE state IN ('accepted', 'sent')
+  UNION ALL SELECT min(GREATEST(accepted_at + interval '72 hours', %(now)s + interval '50 minutes'))
+    FROM sms_messages WHERE state IN ('accepted', 'sent')
   UNION ALL SELECT min(scan_at) FROM checkout_sessions
     WHERE state IN ('open', 'abandoned') AND stale_at > %(now)s
   UNION ALL SELECT min(payment_until) FROM checkout_sessions WHERE state = 'payment_pending'
