@@ -17,7 +17,7 @@ from simulation.acts import Cart, Merchant
 from simulation.carrier import Taken
 from simulation.stage import Stage
 from simulation.story import Broken
-from simulation.windows import opens_within_a_week
+from simulation.windows import first_opening
 from simulation.witness import NOT_MINE, STALE_AFTER, STARTED, SUPPRESSED, TOLERANCE, WITHDRAWN
 
 TAKEN_STATES = frozenset({"accepted", "sent", "delivered", "undelivered", "failed", "delivery_unknown"})
@@ -207,9 +207,7 @@ class Audit:
             "consent_withdrawn": withdrawn,
             "no_consent": withdrawn or self._is_not_mine(cart),
             "insufficient_credits": self._was_poor(cart.shop.merchant),
-            "no_common_window": not opens_within_a_week(
-                at, {cart.phone.country, cart.country or cart.phone.country}, cart.shop.opens, cart.shop.closes
-            ),
+            "no_common_window": first_opening(at, cart.whereabouts, cart.shop.opens, cart.shop.closes) is None,
         }
         return rules.get(reason, False)
 

@@ -7,6 +7,7 @@ switching one off leaves the others' rolls as they were.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -68,6 +69,7 @@ class Plan:
     workers: int
     schedulers: int
     faults: frozenset[str]
+    begins: datetime | None = None  # else the seed says when
     variant: str | None = None  # a defect that must be caught
 
     @classmethod
@@ -94,8 +96,9 @@ class Plan:
         missing = [fault for fault in FAULTS if fault not in self.faults]
         numbers = [f"--{name} {getattr(self, name)}" for name in ACTORS]
         faults = ["--faults", ",".join(sorted(self.faults)) or "none"] if missing else []
+        begins = ["--begins", f"{self.begins:%Y-%m-%dT%H:%M:%SZ}"] if self.begins else []
         variant = ["--variant", self.variant] if self.variant else []
-        return " ".join(["--seed", str(self.seed), "--steps", str(self.steps), *numbers, *faults, *variant])
+        return " ".join(["--seed", str(self.seed), "--steps", str(self.steps), *numbers, *faults, *begins, *variant])
 
 
 ACTORS = ("shoppers", "merchants", "webs", "workers", "schedulers")
@@ -108,6 +111,7 @@ class Chaos:
     plan: Plan
     calm: bool = True  # nothing goes wrong: before the story, and after it
     choices: Random = field(init=False)
+    struck: Counter[str] = field(default_factory=Counter)  # how often each fault has happened
     _dice: dict[str, Random] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -121,10 +125,15 @@ class Chaos:
 
     def strikes(self, fault: str) -> bool:
         """Whether this fault happens here and now."""
-        return not self.calm and fault in self.plan.faults and self.dice(fault).random() < RATES[fault]
+        happens = not self.calm and fault in self.plan.faults and self.dice(fault).random() < RATES[fault]
+        if happens:
+            self.struck[fault] += 1
+        return happens
 
     def beginning(self) -> datetime:
         """When the story begins: in the evening before one of the interesting nights, or in the morning after it."""
+        if self.plan.begins is not None:
+            return self.plan.begins
         dice = self.dice("beginning")
         evening = dice.choice(BEGINNINGS) + timedelta(seconds=dice.randrange(6 * 3600))
         if dice.random() < 0.2:
