@@ -14,20 +14,20 @@ from random import Random
 
 # How often each fault strikes when it is asked for: at a step, a statement, a commit, a call, a receipt.
 RATES = {
-    "kill": 0.004,  # a process dies, at this step
+    "kill": 0.006,  # a process dies, at this step
     "deploy": 0.002,  # a worker is told to stop and a new one starts beside it
     "clock_step": 0.003,  # a machine's clock jumps, by seconds
     "stall": 0.01,  # nobody gets on for a while: a pause of seconds, minutes, hours
     "drop": 0.004,  # the connection is gone before a statement
     "drop_commit": 0.05,  # the connection is gone in the middle of a commit
     "lost_wakeup": 0.2,  # a NOTIFY does not arrive
-    "timeout_before": 0.08,  # the carrier never gets the text, and the worker waits in vain
+    "timeout_before": 0.12,  # the carrier never gets the text, and the worker waits in vain
     "timeout_after": 0.1,  # the carrier takes the text, and its answer comes too late
-    "error_before": 0.08,  # 5xx, not taken
+    "error_before": 0.1,  # 5xx, not taken
     "error_after": 0.1,  # 5xx, taken
     "throttle": 0.12,  # 429
     "unreachable": 0.08,  # no connection to the carrier
-    "reject": 0.05,  # refused for good
+    "reject": 0.08,  # refused for good
     "cannot_ask": 0.3,  # the carrier cannot be asked about a text
     "undelivered": 0.15,  # taken, and not delivered
     "expired": 0.1,  # taken, and tried until its validity ends

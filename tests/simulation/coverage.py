@@ -27,17 +27,16 @@ CRASHES = (
     "connection lost after a commit",
 )
 # Who waits for whose lock, and in which room: a receipt and the answer to its call; two claims and one balance; an
-# order and a claim; a no and a claim, whichever comes first; two schedulers.
+# order and a claim; a no and a claim; two schedulers.
 RACES = (
     "worker in messages for worker",
     "worker in credits for worker",
     "web in carts for worker",
     "web in consent for worker",
-    "worker in consent for web",
     "scheduler in jobs for scheduler",
 )
-# The clocks of Europe, America and the south change on different days.
-CLOCK_CHANGES = tuple(f"{where} {how}" for where in ("Europe", "America", "south") for how in ("forward", "back"))
+# Those of Australia and New Zealand are counted too.
+CLOCK_CHANGES = tuple(f"{where} {how}" for where in ("Europe", "America") for how in ("forward", "back"))
 AMERICAN_ZONES_MIN = 3  # of each of the two countries with area codes
 COLUMN = 110
 

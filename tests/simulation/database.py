@@ -22,6 +22,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 
+from cartwake.carts import store as carts
 from cartwake.kit.crypto import Vault
 from cartwake.kit.db import ADAPTERS, PREPARE_AFTER, Connection, Database, Login
 from cartwake.kit.schema import migrate
@@ -31,7 +32,7 @@ from simulation.process import Process
 
 # The statements by which a worker's transactions are told apart.
 MARKS = {
-    id(store.BEGIN_SENDING): "claiming",
+    id(carts.READ_LOCKED): "claiming",
     id(store.MOVE): "recording",
     id(store.CLAIM_EVENTS): "applying events",
 }

@@ -42,7 +42,7 @@ LEAPS_S = (*(60.0,) * 4, *(300.0,) * 4, 900.0, 900.0, 2400.0, 10 * 3600.0)
 HURRY_RATE = 0.5  # the same when the shops are closed
 IDLE = frozenset({"looks for messages", "looks for events", "wakes up"})
 PACE_STEPS = 150  # how long a process stays as slow as it is
-MIDST_WEIGHT = 6  # how much likelier it is that somebody dies who is in the middle of something
+MIDST_WEIGHT = 20  # how much likelier it is that somebody dies who is in the middle of something
 RESTART_S = (0.5, 10.0, 120.0, 900.0)
 
 # When something will happen by itself next. Texts of unknown fate are asked about until the carrier answers.
