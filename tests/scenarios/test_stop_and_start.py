@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import LiteralString
 
 import pytest
 
 from cartwake.carriers.open import INBOUND_PATH
+from cartwake.invariants import broken_invariants
 from cartwake.kit.clock import ManualClock
+from cartwake.kit.db import ENGINE
 from cartwake.kit.ids import Ids
 from cartwake.kit.runtime import Runtime
 from cartwake.worker import work_off_events
@@ -90,3 +93,37 @@ async def test_clocks_that_differ_do_not_turn_a_withdrawal_and_a_new_box_around(
     await shop.call("POST", "/v1/consent-withdrawals", {"phone": RUTA})
     await leave_cart(shop, "cart-2")
     assert await proof(deployment, shop) == ["granted", "suppressed", "unsuppressed", "withdrawn", "granted"]
+
+
+async def test_a_stop_after_a_claim_by_a_clock_ahead_breaks_no_invariant(deployment: Deployment) -> None:
+    shop = await shop_with_a_cart(deployment)
+    await deployment.jump(minutes=30)
+    deployment.clock.advance(minutes=15)
+    await deployment.dispatch(with_a_clock_ahead(deployment.runtime, seconds=2))
+    await write(deployment, "STOP")
+    await work_off_events(deployment.runtime, 500)
+    assert await broken(deployment, "SELECT") == set(), "the proof shows the no two seconds before the text"
+    assert len(await deployment.phone_shows(RUTA)) == 1
+    assert await proof(deployment, shop) == ["granted", "suppressed"]
+
+
+@pytest.mark.parametrize(
+    "moved", ["+ interval '1 minute'", "- interval '1 hour'"], ids=["after a no", "before the yes"]
+)
+async def test_a_text_without_consent_is_noticed(deployment: Deployment, moved: str) -> None:
+    await shop_with_a_cart(deployment)
+    await deployment.jump(minutes=30)
+    await deployment.jump(minutes=15)
+    await write(deployment, "STOP")
+    await work_off_events(deployment.runtime, 500)
+    change = f"UPDATE sms_messages SET attempted_at = attempted_at {moved}"
+    assert "texted_with_consent" in await broken(deployment, change)
+
+
+async def broken(deployment: Deployment, change: LiteralString) -> set[str]:
+    """The invariants that are broken after a change, which is taken back."""
+    async with deployment.runtime.db.transaction(ENGINE) as conn:
+        await conn.execute(change)
+        found = {each.name for each in await broken_invariants(conn, deployment.clock.now())}
+        await conn.rollback()
+    return found
