@@ -19,7 +19,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cartwake.messages.templates import LOCALES, wording
+from cartwake.messages.opt_out import every_reply_wording
 
 
 class Intent(enum.StrEnum):
@@ -337,7 +337,7 @@ def _phrase(entry: str) -> str:
 
 
 _CLOSING_QUOTES = ('"', "”", "“", "»", "’", "'")
-_OUR_WORDING = re.compile("|".join(fold(wording(locale).opt_out_reply) for locale in LOCALES))
+_OUR_WORDING = re.compile("|".join(sorted({fold(words) for words in every_reply_wording()}, key=len, reverse=True)))
 
 _STOP_ALONE = _joined(words.alone for words in TABLES.values())
 _START = _joined(words.start for words in TABLES.values())

@@ -11,14 +11,25 @@ from cartwake import __version__
 from cartwake.carriers.protocol import Carrier
 from cartwake.kit.runtime import Runtime
 from cartwake.web import health
-from cartwake.web.api import doubts, merchants, messages, organizations, sessions, shoppers, sms_configs, switches
+from cartwake.web.api import (
+    doubts,
+    merchants,
+    messages,
+    organizations,
+    previews,
+    sessions,
+    shoppers,
+    sms_configs,
+    switches,
+    templates,
+)
 from cartwake.web.envelope import Envelope
 from cartwake.web.hooks.twilio import TwilioHooks
 from cartwake.web.hosted import opt_out, recovery
 from cartwake.web.openapi import describe
 from cartwake.web.problems import handle_problems
 
-API = (sessions, sms_configs, messages, shoppers, merchants, organizations, switches, doubts)
+API = (sessions, sms_configs, messages, previews, templates, shoppers, merchants, organizations, switches, doubts)
 
 
 def create_app(runtime: Runtime, carrier: Carrier) -> FastAPI:
