@@ -25,6 +25,7 @@ BODIES: dict[str, Any] = {
     "completion": {"order_id": "1", "value_minor": 1, "currency": "EUR"},
     "sms-config": {},
     "previews": {},
+    "reply-webhook": {"url": "https://shop.example/hook"},
     "{locale}": {"text": "{shop}: {link} {opt_out}"},
     "consent-withdrawals": {"phone": "+37061234567"},
     "verification": {"token": "x"},

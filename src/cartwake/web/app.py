@@ -17,6 +17,7 @@ from cartwake.web.api import (
     messages,
     organizations,
     previews,
+    replies,
     sessions,
     shoppers,
     sms_configs,
@@ -29,7 +30,19 @@ from cartwake.web.hosted import opt_out, recovery
 from cartwake.web.openapi import describe
 from cartwake.web.problems import handle_problems
 
-API = (sessions, sms_configs, messages, previews, templates, shoppers, merchants, organizations, switches, doubts)
+API = (
+    sessions,
+    sms_configs,
+    messages,
+    previews,
+    templates,
+    replies,
+    shoppers,
+    merchants,
+    organizations,
+    switches,
+    doubts,
+)
 
 
 def create_app(runtime: Runtime, carrier: Carrier) -> FastAPI:
