@@ -14,6 +14,7 @@ from cartwake.kit.config import Settings
 from cartwake.kit.db import WEB
 from cartwake.kit.logs import configure_logs, redact_phones
 from cartwake.messages.inbox import store_events
+from cartwake.worker import claim_rounds, open_webhook_client, tell
 from deployment import Deployment
 from world import AINO, JONAS, RUTA, TICKED
 
@@ -30,6 +31,8 @@ def traces_of(phone: str) -> list[str]:
 async def a_busy_day(deployment: Deployment) -> None:
     """Texts, an answer, a refusal, a broken webhook, bad input: whatever might make somebody log something."""
     shop = await deployment.shop("Lino Namai")
+    await shop.call("PUT", "/v1/reply-webhook", {"url": "http://127.0.0.1:9/" + AINO})
+    await shop.api("PUT", "/v1/templates/lt", {"text": "{" + AINO + "} " + AINO})
     await deployment.script(JONAS, outcome="rejected", error_code=21211)
     for number, phone in enumerate(PHONES):
         await shop.put_session(f"cart-{number}", consent=TICKED, phone=phone)
@@ -47,6 +50,10 @@ async def a_busy_day(deployment: Deployment) -> None:
     async with deployment.runtime.db.transaction(WEB) as conn:  # an event nobody can read: its error quotes the number
         await store_events(conn, deployment.runtime.moment(), [("status", {"sid": "SM1", "status": RUTA})])
     await deployment.settle()
+    client = open_webhook_client(deployment.runtime)
+    for leased in await claim_rounds(deployment.runtime, 64):
+        await tell(deployment.runtime, client, leased)
+    await client.close()
 
 
 @pytest.fixture(autouse=True)

@@ -105,6 +105,17 @@ async def test_a_server_that_fails_is_told_again_until_it_hears_and_then_no_more
         assert event["payload_sealed"] is None, "what is over is not kept twice"
 
 
+async def test_a_reply_that_the_server_refuses_holds_up_none_behind_it(deployment: Deployment) -> None:
+    shop = await texted(deployment)
+    async with receiving(400) as receiver:
+        await listen(shop, receiver)
+        await deployment.reply(RUTA, "One")
+        await deployment.reply(RUTA, "Two")
+        await tell_all(deployment)
+        two, one = await replies(shop)
+        assert (one["delivery"]["state"], two["delivery"]["state"]) == ("waiting", "delivered")
+
+
 async def test_a_server_that_never_hears_is_given_up_after_a_day(deployment: Deployment) -> None:
     shop = await texted(deployment)
     async with receiving(*[503] * 100) as receiver:
