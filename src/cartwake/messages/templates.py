@@ -47,6 +47,7 @@ class OptOutPage:
     question: str  # with a `{shop}` placeholder: see `ask`
     confirm: str  # the button that stops this shop's texts
     not_mine: str  # the second button, which stops everybody's
+    not_mine_hint: str  # what it does that the first does not
     done: str  # after `confirm`
     done_not_mine: str  # after `not_mine`
     expired: str
