@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -74,6 +77,26 @@ async def test_a_reply_reaches_the_shop_s_server_signed(deployment: Deployment) 
         assert data["message_id"] == reply["message_id"] == (await shop.session())["message"]["message_id"]
         assert reply["body"] == data["body"] and reply["phone_masked"] == "+370······67"
         assert (reply["delivery"]["state"], reply["delivery"]["attempts"]) == ("delivered", 1)
+
+
+async def test_the_verification_in_the_docs_works(deployment: Deployment) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "texts.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    documented: dict[str, Any] = {}
+    exec(code, documented)
+    verify = documented["verify"]
+    shop = await texted(deployment)
+    async with receiving() as receiver:
+        secret = await listen(shop, receiver)
+        await deployment.reply(RUTA, "Hello?")
+        await tell_all(deployment)
+        (told,) = receiver.told
+        now = deployment.clock.now().timestamp
+        assert verify(secret, told.headers, told.body, now)
+        assert not verify(secret, told.headers, told.body + b" ", now)
+        assert not verify(secret, told.headers | {"webhook-id": "other"}, told.body, now)
+        assert not verify(secret, told.headers | {"webhook-timestamp": str(int(now()) - 1)}, told.body, now)
+        assert not verify(secret, told.headers, told.body, lambda: now() + 301)
 
 
 async def test_a_server_that_fails_is_told_again_until_it_hears_and_then_no_more(deployment: Deployment) -> None:
