@@ -139,6 +139,7 @@ async def outbox_until(runtime: Runtime, trigger: Trigger, stop: asyncio.Event) 
             if not rounds:
                 await _wait_for_outbox(runtime, trigger)
     finally:
+        client.wind_down()
         if in_flight:
             await asyncio.wait(in_flight)
         await client.close()

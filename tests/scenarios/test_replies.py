@@ -185,6 +185,27 @@ async def test_a_server_that_hangs_keeps_nobody_waiting(deployment: Deployment) 
     assert [told.json["data"]["body"] for told in stuck.told] == ["One", "Two"]
 
 
+async def test_a_worker_that_is_asked_to_stop_begins_no_further_call(deployment: Deployment) -> None:
+    shop = await texted(deployment)
+    async with receiving(HANG) as stuck:
+        await listen(shop, stuck)
+        await deployment.reply(RUTA, "One")
+        await deployment.reply(RUTA, "Two")
+        client = open_webhook_client(deployment.runtime)
+        (leased,) = await claim_rounds(deployment.runtime, 64)
+        telling = asyncio.create_task(tell(deployment.runtime, client, leased))
+        await asyncio.wait_for(stuck.heard.wait(), BOUND_S)
+        client.wind_down()
+        stuck.let_go.set()
+        await telling
+        await client.close()
+        two, one = await replies(shop)
+        assert one["delivery"]["state"] == "delivered"
+        assert two["delivery"]["state"] == "waiting" and two["delivery"]["attempts"] == 0
+        await tell_all(deployment)
+        assert [told.json["data"]["body"] for told in stuck.told] == ["One", "Two"]
+
+
 async def test_a_server_that_does_not_answer_is_left_alone_for_a_while(deployment: Deployment) -> None:
     shop = await texted(deployment)
     async with receiving(HANG, HANG) as stuck, deployment.another_process(webhook_timeout_s=0.2) as impatient:

@@ -34,11 +34,14 @@ class WebhookClient:
         self._timeout_s = timeout_s
         self._production = production
         self._session: ClientSession | None = None
+        self._winding_down = False
 
     async def deliver(self, worked: Round, clock: Clock) -> list[Try]:
         """Tell a shop its due events one by one, until its server gives no answer at all."""
         tries: list[Try] = []
         for event in worked.events:
+            if self._winding_down:
+                break
             body = event.payload.encode()
             headers = sign(worked.secrets, event.event_id, int(clock.now().timestamp()), body)
             status, error = await self._post(worked.url, headers, body)
@@ -46,6 +49,10 @@ class WebhookClient:
             if status is None:
                 break
         return tries
+
+    def wind_down(self) -> None:
+        """Begin no further call: a process that is asked to stop must not wait for a whole round."""
+        self._winding_down = True
 
     async def close(self) -> None:
         """Give connections back."""
