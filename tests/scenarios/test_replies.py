@@ -13,8 +13,11 @@ import httpx
 import pytest
 
 from cartwake.jobs.trigger import PostgresTrigger
+from cartwake.kit.db import ENGINE
 from cartwake.kit.runtime import Runtime
 from cartwake.outbox.address import is_public
+from cartwake.outbox.model import REPLY_RECEIVED, NewEvent
+from cartwake.outbox.queue import enqueue
 from cartwake.web.app import create_app
 from cartwake.worker import claim_rounds, open_webhook_client, outbox_until, tell
 from deployment import Deployment, leave_cart
@@ -327,6 +330,18 @@ async def test_two_workers_tell_each_reply_once(deployment: Deployment) -> None:
         await asyncio.gather(tell_all(deployment), tell_all(deployment, other), tell_all(deployment))
         await tell_all(deployment)
         assert [told.json["data"]["body"] for told in receiver.told] == [f"Reply {number}" for number in range(25)]
+
+
+async def test_an_event_that_is_enqueued_twice_is_told_once(deployment: Deployment) -> None:
+    shop = await deployment.shop()
+    async with receiving() as receiver:
+        await listen(shop, receiver)
+        event = NewEvent(shop.scope, deployment.runtime.moment().new_id(), REPLY_RECEIVED, "{}")
+        for expected in (1, 1):
+            async with deployment.runtime.db.transaction(ENGINE) as conn:
+                assert await enqueue(conn, deployment.runtime.moment(), [event]) == expected
+            await tell_all(deployment)
+        assert len(receiver.told) == 1
 
 
 async def test_replies_without_a_webhook_are_kept_and_listed_in_pages(deployment: Deployment) -> None:
