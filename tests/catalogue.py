@@ -8,6 +8,7 @@ PLATFORM_TABLES = {
     "carrier_events",
     "deployment_home",
     "deployment_switches",
+    "operator_idempotent_answers",
     "operator_keys",
     "periodic_tasks",
     "recipient_texts",

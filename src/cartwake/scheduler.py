@@ -21,6 +21,7 @@ from cartwake.jobs.trigger import Wake, announce
 from cartwake.kit.db import ENGINE, is_transient
 from cartwake.kit.runtime import Runtime
 from cartwake.messages import reconcile, schedule
+from cartwake.tenants.answers import forget_answers
 from cartwake.tenants.organizations import plans_with_credits
 
 log = structlog.get_logger()
@@ -98,6 +99,12 @@ async def stop_waiting_for_receipts(runtime: Runtime, _carrier: Carrier) -> None
         await reconcile.give_up_on_receipts(conn, runtime.clock.now(), SWEEP_BATCH)
 
 
+async def sweep_answers(runtime: Runtime, _carrier: Carrier) -> None:
+    """Answers to POSTs with an idempotency key, a day after they were given."""
+    async with runtime.db.transaction(ENGINE) as conn:
+        await forget_answers(conn, runtime.clock.now())
+
+
 async def check_invariants(runtime: Runtime, _carrier: Carrier) -> None:
     """What must always be true, looked at in production too."""
     async with runtime.db.transaction(ENGINE) as conn:
@@ -111,6 +118,7 @@ TASKS: tuple[Task, ...] = (
     Task("unknown_outcomes", "* * * * *", resolve_unknown),
     Task("plan_refills", "10 * * * *", refill_plans),
     Task("missing_receipts", "20 * * * *", stop_waiting_for_receipts),
+    Task("idempotent_answers", "30 * * * *", sweep_answers),
     Task("invariants", "40 * * * *", check_invariants),
 )
 

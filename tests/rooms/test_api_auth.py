@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
+from cartwake.kit.crypto import hash_secret
 from cartwake.kit.db import OPERATOR
 from cartwake.tenants.keys import find_caller, revoke_key
 from world import Caller, ShopClient, World
@@ -86,7 +87,7 @@ async def test_a_revoked_key_opens_nothing(world: World) -> None:
     shop = await world.shop()
     await shop.call("GET", "/v1/sms-config")
     async with world.runtime.db.transaction(OPERATOR) as conn:
-        caller = await find_caller(conn, shop.key or "")
+        caller = await find_caller(conn, world.runtime.clock.now(), hash_secret(shop.key or ""))
         assert caller is not None
         await revoke_key(conn, world.runtime.clock.now(), caller.key_id)
     assert (await shop.api("GET", "/v1/sms-config")).status_code == 401

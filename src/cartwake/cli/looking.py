@@ -11,6 +11,7 @@ from cartwake import __version__
 from cartwake.cli.plumbing import run_with, settings_and_logs
 from cartwake.kit.config import Settings
 from cartwake.kit.db import ENGINE, OPERATOR
+from cartwake.kit.rates import Rate
 from cartwake.kit.runtime import Runtime
 
 app = typer.Typer()
@@ -91,4 +92,6 @@ def version() -> None:
 
 
 def _shown(default: Any) -> str:
+    if isinstance(default, Rate):
+        return str(default)
     return "(development secret)" if "SecretStr" in repr(default) else repr(default)

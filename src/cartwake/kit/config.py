@@ -10,11 +10,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from cartwake.kit.rates import Rate
 
 # The secret of a deployment that never leaves this machine. `production` refuses it.
 DEVELOPMENT_SECRET = "development-only-secret-key-not-for-production"  # noqa: S105 - that is its point
+
+
+# `600/100`: so many a minute, so many at once. None is no limit.
+RateSetting = Annotated[Rate | None, NoDecode, BeforeValidator(lambda v: Rate.parse(v) if isinstance(v, str) else v)]
 
 
 class ConfigError(Exception):
@@ -54,6 +60,19 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address that the web process listens on.")
     port: int = Field(8080, ge=1, le=65535, description="Port that the web process listens on.")
+    trusted_proxies: str = Field(
+        "127.0.0.1", description="Proxies, comma separated, whose X-Forwarded-For says where a request comes from."
+    )
+    rate_operator: RateSetting = Field(
+        Rate(1200, 600),
+        description="Requests that one operator key may make per minute and at once, in one web process; or `off`.",
+    )
+    rate_organization: RateSetting = Field(Rate(1200, 600), description="The same for an organization's key.")
+    rate_shop_secret: RateSetting = Field(Rate(12000, 3000), description="The same for a shop's secret key.")
+    rate_shop_publishable: RateSetting = Field(Rate(6000, 1000), description="The same for a shop's publishable key.")
+    rate_bad_keys: RateSetting = Field(
+        Rate(60, 200), description="Unknown API keys that one address may try per minute and at once; or `off`."
+    )
     twilio_api_base: str = Field(
         "https://api.twilio.com", description="Base address of the carrier's API; any Twilio-compatible server."
     )

@@ -13,8 +13,10 @@ from cartwake.kit.runtime import Runtime
 from cartwake.web import health
 from cartwake.web.api import doubts, merchants, messages, organizations, sessions, shoppers, sms_configs, switches
 from cartwake.web.envelope import Envelope
+from cartwake.web.gate import Gate
 from cartwake.web.hooks.twilio import TwilioHooks
 from cartwake.web.hosted import opt_out, recovery
+from cartwake.web.once import Idempotency, handle_replays
 from cartwake.web.openapi import describe
 from cartwake.web.problems import handle_problems
 
@@ -40,11 +42,14 @@ def create_app(runtime: Runtime, carrier: Carrier) -> FastAPI:
         redoc_url=None,
     )
     app.state.runtime = runtime
+    app.state.gate = Gate(runtime.settings, runtime.clock)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     # One flat list, the busiest first: routes are tried in this order.
     app.router.routes[:0] = [*hooks.routes(), *recovery.routes, *opt_out.routes, *health.routes]
     for subject in API:
         app.router.routes.extend(subject.router.routes)
     handle_problems(app)
+    handle_replays(app)
+    app.add_middleware(Idempotency)
     app.add_middleware(Envelope, new_id=lambda: runtime.ids.new(runtime.clock.now()).hex)
     return app

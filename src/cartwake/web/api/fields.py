@@ -50,13 +50,13 @@ def _storable(text: str) -> str:
 
 def _country(code: str) -> str:
     if code not in _countries():
-        raise ValueError("must be a country code of ISO 3166-1 alpha-2, like LT")
+        raise ValueError("must be a country code of ISO 3166-1 alpha-2: two capital letters, like LT")
     return code
 
 
 def _currency(code: str) -> str:
     if code not in _currencies():
-        raise ValueError("must be a currency code of ISO 4217, like EUR")
+        raise ValueError("must be a currency code of ISO 4217: three capital letters, like EUR")
     return code
 
 
@@ -121,8 +121,13 @@ ExternalId = Annotated[
     Path(min_length=1, max_length=200, description="The storefront's own id of the checkout; no slashes."),
     AfterValidator(_storable),
 ]
-Country = Annotated[str, Field(min_length=2, max_length=2), AfterValidator(_country)]
-Currency = Annotated[str, Field(min_length=3, max_length=3), AfterValidator(_currency)]
+# One sentence for whatever is wrong with a code, its length too; so the length is told in the schema alone.
+Country = Annotated[
+    str, AfterValidator(_country), WithJsonSchema({"type": "string", "pattern": "^[A-Z]{2}$", "examples": ["LT"]})
+]
+Currency = Annotated[
+    str, AfterValidator(_currency), WithJsonSchema({"type": "string", "pattern": "^[A-Z]{3}$", "examples": ["EUR"]})
+]
 TimeZone = Annotated[str, Field(max_length=64), AfterValidator(_time_zone)]
 LocaleTag = Annotated[str, Field(max_length=35), AfterValidator(_locale)]
 WebAddress = Annotated[str, Field(max_length=2048), AfterValidator(_web_address)]
