@@ -28,6 +28,8 @@ BODIES: dict[str, Any] = {
     "previews": {"phone_country": "LT"},
     "consent-withdrawals": {"phone": "+37061234567"},
     "verification": {"token": "x"},
+    "keys": {"kind": "organization"},
+    "rotation": {},
 }
 
 
@@ -43,9 +45,9 @@ def routes_of(world: World) -> list[tuple[str, str, Any]]:
 
 
 def kind_for(path: str) -> str:
-    if path.startswith(("/v1/organizations", "/v1/kill-switch", "/v1/doubtful-messages")):
+    if path.startswith(("/v1/organizations", "/v1/kill-switch", "/v1/doubtful-messages", "/v1/operator-keys")):
         return "operator"
-    return "organization" if path.startswith(("/v1/credits", "/v1/shops")) else "shop"
+    return "organization" if path.startswith(("/v1/credits", "/v1/shops", "/v1/keys")) else "shop"
 
 
 async def callers(world: World) -> dict[str, Caller]:
@@ -119,8 +121,8 @@ async def test_a_merchant_sees_its_own_shops_and_credits(world: World) -> None:
     await lino.merchant.shop("Lino Sodas")
     knygos = await world.shop("Knygos", credits=30)
     assert [shop["name"] for shop in (await lino.merchant.call("GET", "/v1/shops"))["data"]] == [
-        "Lino Namai",
         "Lino Sodas",
+        "Lino Namai",
     ]
     assert (await knygos.merchant.credits())["available_credits"] == 30
     ledger = await knygos.merchant.call("GET", "/v1/credits/ledger")

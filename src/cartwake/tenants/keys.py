@@ -5,7 +5,6 @@ A key is replaced without a gap by a rotation: the new one is good at once, the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -99,7 +98,7 @@ async def revoke_operator_key(conn: Connection, now: datetime, key_id: UUID) -> 
 
 async def list_keys(
     conn: Connection, organization_id: UUID | None, *, before: UUID | None = None, limit: int
-) -> Sequence[ApiKey]:
+) -> list[ApiKey]:
     """A page of an organization's and its shops' keys (None: the operator's), newest first."""
     asked = {"organization_id": organization_id, "before": before, "limit": limit}
     found = await rows(conn, store.LIST_KEYS if organization_id else store.LIST_OPERATOR_KEYS, asked)

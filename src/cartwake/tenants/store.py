@@ -58,7 +58,11 @@ FROM shops WHERE organization_id = %s AND shop_id = %s
 """
 SELECT_SHOPS = """
 SELECT organization_id, shop_id, name, default_country, default_locale, created_at
-FROM shops WHERE organization_id = %s ORDER BY shop_id
+FROM shops WHERE organization_id = %(organization_id)s AND (%(before)s::uuid IS NULL OR shop_id < %(before)s)
+ORDER BY shop_id DESC LIMIT %(limit)s
+"""
+SELECT_LOW_CREDITS_AT = """
+SELECT max(low_credits_at) AS credits FROM shop_sms_configs WHERE organization_id = %s
 """
 SELECT_ORGANIZATION = """
 SELECT organization_id, name, plan, created_at FROM organizations WHERE organization_id = %s

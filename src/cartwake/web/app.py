@@ -11,7 +11,7 @@ from cartwake import __version__
 from cartwake.carriers.protocol import Carrier
 from cartwake.kit.runtime import Runtime
 from cartwake.web import health
-from cartwake.web.api import doubts, merchants, messages, organizations, sessions, shoppers, sms_configs, switches
+from cartwake.web.api import doubts, keys, merchants, messages, organizations, sessions, shoppers, sms_configs, switches
 from cartwake.web.envelope import Envelope
 from cartwake.web.gate import Gate
 from cartwake.web.hooks.twilio import TwilioHooks
@@ -20,7 +20,7 @@ from cartwake.web.once import Idempotency, handle_replays
 from cartwake.web.openapi import describe
 from cartwake.web.problems import handle_problems
 
-API = (sessions, sms_configs, messages, shoppers, merchants, organizations, switches, doubts)
+API = (sessions, sms_configs, messages, shoppers, merchants, organizations, switches, doubts, keys)
 
 
 def create_app(runtime: Runtime, carrier: Carrier) -> FastAPI:

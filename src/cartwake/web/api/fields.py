@@ -13,11 +13,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Annotated
 from urllib.parse import urlsplit
+from uuid import UUID
 from zoneinfo import available_timezones
 
 from babel import Locale
 from fastapi import Path
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
 from cartwake.kit.crypto import Vault
 from cartwake.kit.errors import BadInput
@@ -40,6 +41,11 @@ class Body(BaseModel):
     """What a request may hold, and nothing else."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+def example(**fields: JsonValue) -> ConfigDict:
+    """`model_config` of a form: how one looks, for the API's description."""
+    return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
 def _storable(text: str) -> str:
@@ -133,6 +139,8 @@ LocaleTag = Annotated[str, Field(max_length=35), AfterValidator(_locale)]
 WebAddress = Annotated[str, Field(max_length=2048), AfterValidator(_web_address)]
 IpAddress = Annotated[str, Field(max_length=45), AfterValidator(_ip)]
 MinorUnits = Annotated[int, Field(ge=0, le=BIGINT_MAX, description="In the currency's smallest unit: cents, say.")]
+# Strictly, a UUID is no text; in JSON it has to be.
+Id = Annotated[UUID, Field(strict=False)]
 Instant = Annotated[
     datetime,
     BeforeValidator(_instant),

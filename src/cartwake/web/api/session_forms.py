@@ -25,6 +25,7 @@ from cartwake.web.api.fields import (
     TokenText,
     UtcTime,
     WebAddress,
+    example,
     masked,
 )
 from cartwake.web.api.message_views import DecisionView, MessageAnswer
@@ -46,6 +47,22 @@ class ConsentForm(Body):
 class SessionForm(Body):
     """A checkout's news. What is absent or null says nothing new: what is known stays."""
 
+    model_config = example(
+        phone="+37061234567",
+        country="LT",
+        locale="lt",
+        cart_value_minor=5990,
+        currency="EUR",
+        checkout_url="https://shop.example/checkout?cart=1",
+        consent={
+            "granted": True,
+            "wording": "Text me about my cart, at most once. Reply STOP at any time.",
+            "wording_version": "2026-11",
+            "locale": "en",
+            "page_url": "https://shop.example/checkout",
+        },
+    )
+
     phone: PhoneText | None = Field(
         None, description="International, or national for `country` (else the shop's country). Required with consent."
     )
@@ -63,12 +80,16 @@ class SessionForm(Body):
 class PaymentForm(Body):
     """News of a payment."""
 
+    model_config = example(status="pending")
+
     status: Literal["pending", "failed"]
     occurred_at: Instant | None = Field(None, description="When it happened; now, unless given.")
 
 
 class CompletionForm(Body):
     """The order that the checkout became."""
+
+    model_config = example(order_id="order-1", value_minor=5990, currency="EUR")
 
     order_id: ShortText
     value_minor: MinorUnits
