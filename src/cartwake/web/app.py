@@ -35,7 +35,6 @@ def create_app(runtime: Runtime, carrier: Carrier) -> FastAPI:
     app = FastAPI(
         title="Cartwake",
         version=__version__,
-        description="Texts shoppers who left a cart behind. Errors are problem documents (RFC 9457).",
         lifespan=lifespan,
         redirect_slashes=False,  # a redirect would lose a PUT's body with many clients
         docs_url=None,  # these pages load scripts from elsewhere

@@ -8,12 +8,13 @@ later, together with its answer (`cartwake.web.once`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
+from fastapi.dependencies.models import Dependant
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from cartwake.kit.crypto import hash_secret
@@ -171,6 +172,18 @@ async def _shop_door(request: Request, caller: Annotated[Caller, Depends(_only(K
     runtime = runtime_of(request)
     scope = ShopScope(caller.organization_id, caller.shop_id)
     return ShopDoor(runtime, runtime.moment(), _once_of(request), scope)
+
+
+_KINDS: Mapping[object, KeyKind] = {
+    _operator_door: KeyKind.OPERATOR,
+    _organization_door: KeyKind.ORGANIZATION,
+    _shop_door: KeyKind.SHOP_SECRET,
+}
+
+
+def key_kind_of(dependant: Dependant) -> KeyKind | None:
+    """The kind of key that an endpoint's door wants; None when it has none."""
+    return next((_KINDS[each.call] for each in dependant.dependencies if each.call in _KINDS), None)
 
 
 AtOperator = Annotated[OperatorDoor, Depends(_operator_door)]

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -49,18 +49,32 @@ PLAIN_WORDS = {
 class FieldProblem(BaseModel):
     """One thing that is wrong in a request, and where."""
 
-    field: str
+    field: str = Field(description="The path of the field in the body, or the parameter's name.")
     detail: str
 
 
 class Problem(BaseModel):
-    """A problem document."""
+    """A problem document (RFC 9457)."""
 
-    type: str
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "/problems/invalid-phone",
+                    "title": "Invalid phone",
+                    "status": 400,
+                    "detail": "The phone number is not a valid number.",
+                    "errors": [{"field": "phone", "detail": "The phone number is not a valid number."}],
+                }
+            ]
+        }
+    )
+
+    type: str = Field(description="Stable. Its last part is what programs compare; opened, it explains the problem.")
     title: str
-    status: int
-    detail: str
-    errors: list[FieldProblem] = []
+    status: int = Field(description="The HTTP status, again.")
+    detail: str = Field(description="What was wrong this time, and what to do. For people; it may change.")
+    errors: list[FieldProblem] = Field([], description="Where it was wrong, if it can be said; 20 at most.")
 
 
 class Refused(HTTPException):
