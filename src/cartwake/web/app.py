@@ -19,6 +19,7 @@ from cartwake.web.hosted import opt_out, recovery
 from cartwake.web.once import Idempotency, handle_replays
 from cartwake.web.openapi import describe
 from cartwake.web.problems import handle_problems
+from cartwake.web.reference import pages as reference
 
 API = (sessions, sms_configs, messages, shoppers, merchants, organizations, switches, doubts, keys)
 
@@ -41,10 +42,11 @@ def create_app(runtime: Runtime, carrier: Carrier) -> FastAPI:
         redoc_url=None,
     )
     app.state.runtime = runtime
+    app.state.drawn = {}
     app.state.gate = Gate(runtime.settings, runtime.clock)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     # One flat list, the busiest first: routes are tried in this order.
-    app.router.routes[:0] = [*hooks.routes(), *recovery.routes, *opt_out.routes, *health.routes]
+    app.router.routes[:0] = [*hooks.routes(), *recovery.routes, *opt_out.routes, *health.routes, *reference.routes]
     for subject in API:
         app.router.routes.extend(subject.router.routes)
     handle_problems(app)

@@ -104,12 +104,17 @@ def problem(
     """The answer that tells `detail`; `errors` is pairs of a field's path and what is wrong with it."""
     document = Problem(
         type=TYPE_PATH + slug,
-        title=slug.replace("-", " ").capitalize(),
+        title=title_of(slug),
         status=status,
         detail=detail,
         errors=[FieldProblem(field=_shown(field), detail=why) for field, why in errors],
     )
     return JSONResponse(document.model_dump(), status, headers, MEDIA_TYPE)
+
+
+def title_of(slug: str) -> str:
+    """`invalid-phone` as "Invalid phone"."""
+    return slug.replace("-", " ").capitalize().replace("json", "JSON")
 
 
 def handle_problems(app: FastAPI) -> None:
