@@ -1,4 +1,4 @@
-"""The browser that the tests here look through."""
+"""The browser that some tests look through."""
 
 from __future__ import annotations
 
