@@ -25,7 +25,7 @@ check: $(READY)  ## Format, lint, types, and the arrows between the rooms.
 fast: $(READY)  ## The tests that take about a minute.
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
-slow: $(READY) .chromium  ## The tests that start whole deployments, and those in a real browser.
+slow: $(READY) .chromium .nginx  ## The tests that start whole deployments, and those in a real browser.
 	$(BIN)/pytest -m slow $(ARGS)
 
 mutants: $(READY)  ## Break each guarded line in a copy of the source; some test must fail for each.
@@ -44,9 +44,18 @@ fmt: $(READY)  ## Format the code and mend what lint can mend.
 bench: $(READY)  ## Measure, each against a naive reference in the same run.
 	$(BIN)/python -m benchmarks $(ARGS)
 
-lock: $(READY)  ## Choose the newest dependencies again and write requirements.lock.
-	$(BIN)/pip-compile -q --upgrade --extra dev --generate-hashes --allow-unsafe --strip-extras \
-	  --no-emit-index-url --no-emit-find-links --no-emit-options --no-header -o requirements.lock pyproject.toml
+COMPILE := $(BIN)/pip-compile -q --generate-hashes --allow-unsafe --strip-extras \
+  --no-emit-index-url --no-emit-find-links --no-emit-options --no-header
+lock: $(READY)  ## Choose the newest dependencies again and write the lock files.
+	$(COMPILE) --upgrade --extra dev -o requirements.lock pyproject.toml
+	$(MAKE) deploy/requirements.lock deploy/build.lock
+
+# What the image and an installed wheel need: the same versions, less the tools.
+deploy/requirements.lock: requirements.lock
+	$(COMPILE) -c requirements.lock -o $@ pyproject.toml
+
+deploy/build.lock: requirements.lock
+	$(COMPILE) -c requirements.lock --only-build-deps --build-deps-for wheel -o $@ pyproject.toml
 
 clean:  ## Remove the environment and everything generated; the data folder stays.
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -58,6 +67,14 @@ clean:  ## Remove the environment and everything generated; the data folder stay
 	  echo "Installing Chromium for the browser tests (apt-get, once) ..."; \
 	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; }
+
+# The proxy's configuration is tested with a real nginx: unpacked, not installed, or it would start and take port 80.
+.PHONY: .nginx
+.nginx:
+	@PATH="$$PATH:/usr/sbin:.tools/usr/sbin" command -v nginx >/dev/null || { \
+	  echo "Fetching nginx for the tests of its configuration (apt-get, once) ..."; \
+	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$sudo apt-get update -qq && mkdir -p .tools && cd .tools && apt-get download -qq nginx && dpkg -x nginx_*.deb .; }
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
