@@ -169,7 +169,7 @@ async def test_tokens_stay_out_of_the_log_and_what_is_inside_stays_inside(
     for path in ("/readyz", "/metrics"):
         inside = await outside.get(path, **options)  # type: ignore[arg-type]
         assert inside.status_code == 404 and "nginx" in inside.text
-    assert (await outside.get("/healthz", **options)).json() == {"status": "ok"}  # type: ignore[arg-type]
+    assert (await outside.get("/healthz", **options)).json()["status"] == "ok"  # type: ignore[arg-type]
 
 
 async def test_a_body_that_is_too_large_is_refused_as_a_problem_document(outside: httpx.AsyncClient) -> None:

@@ -101,10 +101,13 @@ async def test_a_database_that_is_away_is_told_as_such(world: World, runtime: Ru
     assert shop.key
 
 
-async def test_ready_means_that_the_schema_is_current(world: World, fresh_url: str) -> None:
+async def test_ready_means_that_the_schema_is_not_older(world: World, fresh_url: str) -> None:
     assert (await world.http.get("/readyz")).json() == {"status": "ok", "schema": "0001"}
     async with await psycopg.AsyncConnection.connect(fresh_url, autocommit=True) as owner:
-        await owner.execute("UPDATE alembic_version SET version_num = '0000'")
+        # What an upgrade brought that this process does not know yet, because it is restarted last.
+        await owner.execute("UPDATE alembic_version SET version_num = 'newer'")
+        assert (await world.http.get("/readyz")).json() == {"status": "ok", "schema": "newer"}
+        await owner.execute("DELETE FROM alembic_version")
     answer = await world.http.get("/readyz")
     assert answer.status_code == 503 and answer.json()["type"] == "/problems/schema-not-current"
 

@@ -59,6 +59,11 @@ async def current_revision(conn: Connection) -> str | None:
     return found["version_num"] if found else None
 
 
+def known_revisions() -> set[str]:
+    """Every migration that this version of the code ships."""
+    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
 async def settle_here(conn: Connection) -> None:
     """This server and this database are the deployment's home from now on. Operator login."""
     await conn.execute(
@@ -81,8 +86,7 @@ def check_ready(db: Database, patience_s: float = 0) -> None:
         found = _ask(db, "SELECT version_num FROM alembic_version", [], patience_s)
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.InsufficientPrivilege):
         raise NotReadyError("The database has no schema of Cartwake's yet. Run: cartwake migrate") from None
-    older = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if found is None or found[0] in older - {expected_revision()}:
+    if found is None or found[0] in known_revisions() - {expected_revision()}:
         raise NotReadyError("The database's schema is older than this version of Cartwake. Run: cartwake migrate")
 
 

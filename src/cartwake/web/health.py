@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cartwake.kit.db import WEB
-from cartwake.kit.schema import current_revision, expected_revision
+from cartwake.kit.schema import current_revision, expected_revision, known_revisions
 from cartwake.web.auth import runtime_of
 from cartwake.web.problems import problem
 
@@ -24,20 +24,24 @@ async def healthz(_request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """The database answers, and its schema is the one that this code expects."""
+    """The database answers, and its schema is the one that this code expects, or a newer one.
+
+    Newer, because an upgrade migrates first: the processes still to be restarted must not all fall out of service.
+    """
     try:
         async with asyncio.timeout(DATABASE_TIMEOUT_S), runtime_of(request).db.transaction(WEB) as conn:
             found = await current_revision(conn)
     except TimeoutError:
         return problem(503, "database-away", f"The database did not answer within {DATABASE_TIMEOUT_S} seconds.")
-    if found != _expected():
-        return problem(503, "schema-not-current", f"The schema is at {found}, not {_expected()}: run the migrations.")
+    if found is None or found in _older():
+        detail = f"The schema is at {found}, older than {expected_revision()}: run the migrations."
+        return problem(503, "schema-not-current", detail)
     return JSONResponse({"status": "ok", "schema": found})
 
 
 @cache
-def _expected() -> str:
-    return expected_revision()
+def _older() -> set[str]:
+    return known_revisions() - {expected_revision()}
 
 
 routes = [Route("/healthz", healthz, methods=["GET"]), Route("/readyz", readyz, methods=["GET"])]
