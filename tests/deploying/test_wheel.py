@@ -24,6 +24,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cartwake import __version__
 from cartwake.carriers.webhooks import STATUS_PATH
+from cartwake.kit.embedded import embedded_postgres
 from deploying.recipe import ROOT, environment, health_command, instructions, last
 from deployment import free_port
 
@@ -141,17 +142,18 @@ def settings(fresh_database: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def fresh_database(server_url: str) -> Iterator[str]:
-    """An empty database whose owner is no superuser: it may make roles, and nothing else of note."""
-    name = f"image_{os.getpid()}"
-    with psycopg.connect(server_url, autocommit=True) as conn:
-        conn.execute(f"CREATE ROLE {name} LOGIN CREATEROLE PASSWORD 'owner'")
-        conn.execute(f"CREATE DATABASE {name} OWNER {name}")
-        try:
-            yield make_conninfo(server_url, dbname=name, user=name, password="owner")
-        finally:
-            conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
-            conn.execute(f"DROP ROLE {name}")
+def fresh_database(tmp_path: Path) -> Iterator[str]:
+    """An empty database whose owner is no superuser: it may make roles, and nothing else of note.
+
+    On a server of its own, because elsewhere the logins may be somebody else's already.
+    """
+    with (
+        embedded_postgres(tmp_path / "postgres", durable=False) as server,
+        psycopg.connect(server.url, autocommit=True) as conn,
+    ):
+        conn.execute("CREATE ROLE cartwake_owner LOGIN CREATEROLE PASSWORD 'owner'")
+        conn.execute("CREATE DATABASE cartwake OWNER cartwake_owner")
+        yield make_conninfo(server.url, dbname="cartwake", user="cartwake_owner", password="owner")
 
 
 def test_the_wheel_holds_every_file_of_the_package(image: Image) -> None:
