@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt bench fast slow mutants simulate chaos lock clean
+.PHONY: help setup demo docs test check fmt bench fast slow mutants simulate chaos lock clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -40,6 +40,9 @@ chaos: $(READY)  ## kill -9 of real processes under load, then an independent co
 fmt: $(READY)  ## Format the code and mend what lint can mend.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(READY)  ## Build the documentation as a site, into ./site.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo "Read site/index.html."
 
 bench: $(READY)  ## Measure, each against a naive reference in the same run.
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -15,6 +15,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,9 @@ SLACK = 1.25
 TIMEOUT_S = 240
 
 FENCE = re.compile(
-    r"^(?P<not_run><!-- not run: (?P<reason>.*?) -->\n+)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.M | re.S
+    r"^(?P<indent> *)(?:<!-- not run: (?P<reason>[^\n]*) -->\n(?P=indent))?```(?P<language>\w+)\n"
+    r"(?P<code>.*?)^(?P=indent)```$",
+    re.MULTILINE | re.DOTALL,
 )
 UP = re.compile(r"^(?:\.venv/bin/)?cartwake up(?P<options>.*)\n", re.M)
 
@@ -54,7 +57,13 @@ def blocks(page: Path) -> list[Block]:
     """The blocks of a page that a reader would run, in order."""
     text = page.read_text()
     return [
-        Block(page.name, text.count("\n", 0, found.start()) + 1, found["language"], found["code"], found["reason"])
+        Block(
+            page.name,
+            text.count("\n", 0, found.start()) + 1,
+            found["language"],
+            textwrap.dedent(found["code"]),
+            found["reason"],
+        )
         for found in FENCE.finditer(text)
         if found["language"] in LANGUAGES
     ]
