@@ -152,8 +152,8 @@ def fresh_database(tmp_path: Path) -> Iterator[str]:
         psycopg.connect(server.url, autocommit=True) as conn,
     ):
         conn.execute("CREATE ROLE cartwake_owner LOGIN CREATEROLE PASSWORD 'owner'")
-        conn.execute("CREATE DATABASE cartwake OWNER cartwake_owner")
-        yield make_conninfo(server.url, dbname="cartwake", user="cartwake_owner", password="owner")
+        conn.execute("CREATE DATABASE shops OWNER cartwake_owner")
+        yield make_conninfo(server.url, dbname="shops", user="cartwake_owner", password="owner")
 
 
 def test_the_wheel_holds_every_file_of_the_package(image: Image) -> None:
