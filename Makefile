@@ -42,7 +42,7 @@ fmt: $(READY)  ## Format the code and mend what lint can mend.
 	$(BIN)/ruff check --fix .
 
 docs: $(READY)  ## Build the documentation as a site, into ./site.
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo "Read site/index.html."
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build && echo "Read site/index.html."
 
 bench: $(READY)  ## Measure, each against a naive reference in the same run.
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -21,7 +21,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built site. Strict: a warning (a broken link, a missing anchor, a page in no menu) stops the build."""
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
-        [Path(sys.executable).with_name("mkdocs"), "build", "--strict", "--quiet", "--site-dir", folder],
+        [Path(sys.executable).with_name("mkdocs"), "build", "--strict", "--site-dir", folder],
         cwd=ROOT,
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
