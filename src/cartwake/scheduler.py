@@ -22,6 +22,7 @@ from cartwake.kit.db import ENGINE, is_transient
 from cartwake.kit.runtime import Runtime
 from cartwake.messages import reconcile, schedule
 from cartwake.tenants.organizations import plans_with_credits
+from cartwake.timekeeping import put_back_texts, put_texts
 
 log = structlog.get_logger()
 
@@ -51,8 +52,10 @@ async def scan_abandoned(runtime: Runtime, _carrier: Carrier) -> None:
             scanned = await schedule.scan(conn, runtime.moment(), limit)
             if scanned.scheduled:
                 await announce(conn, Wake.MESSAGES)
+        await put_texts(runtime, scanned.due)
         if scanned.sessions < limit:
-            return
+            break
+    await put_back_texts(runtime)
 
 
 async def sweep_stale(runtime: Runtime, _carrier: Carrier) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cartwake.jobs.text_job import Timed
 from cartwake.jobs.trigger import Wake
 
 if TYPE_CHECKING:
@@ -88,6 +89,9 @@ class StoryTrigger:
             await asyncio.wait_for(self._heard[wake].wait(), patience_s)
         self._heard[wake].clear()
         await self._process.gate(f"looks for {wake.removeprefix('cartwake_')}")
+
+    async def put(self, due: Sequence[Timed]) -> None:
+        """The times are in the database."""
 
     def hear(self, wake: Wake) -> None:
         """Something was announced."""

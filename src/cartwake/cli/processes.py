@@ -50,12 +50,12 @@ def serve() -> None:
 @app.command()
 def worker() -> None:
     """Run a worker process: sends what is due, works off what the carrier reports."""
-    from cartwake.jobs.trigger import PostgresTrigger
+    from cartwake.timekeeping import open_trigger
     from cartwake.worker import run_worker
 
     async def work(runtime: Runtime, stop: asyncio.Event) -> None:
         async with carrier_of(runtime.settings) as carrier:
-            trigger = PostgresTrigger(runtime.db, runtime.clock)
+            trigger = open_trigger(runtime, stop)
             try:
                 await run_worker(runtime, carrier, trigger, stop)
             finally:

@@ -20,11 +20,12 @@ from cartwake.consent.model import NEVER_ASKED, ConsentState
 from cartwake.credits.balance import read_available
 from cartwake.credits.model import plan_allows_sms
 from cartwake.credits.pricing import price
+from cartwake.jobs.text_job import TextJob, Timed
 from cartwake.kit.db import Connection, rows
 from cartwake.kit.moment import Moment
 from cartwake.messages import queue, store
 from cartwake.messages.facts import ShopFacts, load_shops
-from cartwake.messages.model import CART_RECOVERY, Gate, Outcome, Verdict
+from cartwake.messages.model import CART_RECOVERY, FIRST_STEP, Gate, Outcome, Verdict
 from cartwake.messages.trace import Traced, keep
 from cartwake.tenants.model import ShopScope
 
@@ -36,6 +37,7 @@ class Scanned:
     sessions: int
     scheduled: int
     next_due_at: datetime | None  # of what was scheduled now
+    due: Sequence[Timed] = ()  # all of it
 
 
 async def scan(conn: Connection, moment: Moment, limit: int) -> Scanned:
@@ -68,8 +70,8 @@ async def scan(conn: Connection, moment: Moment, limit: int) -> Scanned:
     due = [(s, _due_at(s, shops[_shop(s)])) for s, refusal in judged if refusal is None]
     scheduled = await _insert(conn, moment, due)
     await keep(conn, moment, [_traced(session, refusal, scheduled) for session, refusal in judged])
-    times = [due_at for session, due_at in due if session.session_id in scheduled]
-    return Scanned(len(sessions), len(scheduled), min(times, default=None))
+    timed = [(_job(session), due_at) for session, due_at in due if session.session_id in scheduled]
+    return Scanned(len(sessions), len(scheduled), min((due_at for _, due_at in timed), default=None), timed)
 
 
 def refuse(session: Session, shop: ShopFacts, consent: ConsentState, available_credits: int) -> Refusal | None:
@@ -94,6 +96,7 @@ async def _insert(conn: Connection, moment: Moment, due: Sequence[tuple[Session,
     params: dict[str, Any] = {
         "now": moment.now,
         "kind": CART_RECOVERY,
+        "step": FIRST_STEP,
         "organizations": [session.organization_id for session, _ in due],
         "shops": [session.shop_id for session, _ in due],
         "messages": [moment.new_id() for _ in due],
@@ -114,6 +117,10 @@ def _traced(session: Session, refusal: Refusal | None, scheduled: dict[UUID, UUI
     else:
         verdict = Verdict(Outcome.SCHEDULE, Gate.SCHEDULE, "scheduled" if message_id else "scheduled_before")
     return Traced(session.organization_id, session.shop_id, session.session_id, message_id, verdict)
+
+
+def _job(session: Session) -> TextJob:
+    return TextJob(session.organization_id, session.shop_id, session.session_id, FIRST_STEP)
 
 
 def _shop(session: Session) -> ShopScope:
