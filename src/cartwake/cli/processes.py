@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from cartwake.cli.plumbing import PATIENCE_S, carrier_of, database, ready_database, run_until_signal, settings_and_logs
+from cartwake.cli.plumbing import (
+    PATIENCE_S,
+    carrier_of,
+    database,
+    ready_database,
+    run_until_signal,
+    say_what_ails_the_queue,
+    settings_and_logs,
+)
 from cartwake.kit.runtime import Runtime, vault_of
 
 app = typer.Typer()
@@ -54,6 +62,7 @@ def worker() -> None:
     from cartwake.worker import run_worker
 
     async def work(runtime: Runtime, stop: asyncio.Event) -> None:
+        say_what_ails_the_queue(runtime.settings)
         async with carrier_of(runtime.settings) as carrier:
             trigger = open_trigger(runtime, stop)
             try:
@@ -70,8 +79,14 @@ def scheduler() -> None:
     from cartwake.scheduler import run_scheduler
 
     async def schedule(runtime: Runtime, stop: asyncio.Event) -> None:
+        say_what_ails_the_queue(runtime.settings)
         async with carrier_of(runtime.settings) as carrier:
-            await run_scheduler(runtime, carrier, stop)
+            if runtime.settings.queue_url is None:
+                await run_scheduler(runtime, carrier, stop)
+            else:
+                from cartwake.maintenance import run_queued_scheduler
+
+                await run_queued_scheduler(runtime, carrier, stop)
 
     run_until_signal(schedule)
 
