@@ -121,7 +121,7 @@ async def test_by_default_no_port_is_opened(runtime: Runtime) -> None:
 
 
 def test_settings_that_would_show_metrics_to_the_world_are_refused() -> None:
-    with pytest.raises(ConfigError, match="CARTWAKE_METRICS_TOKEN must be set"):
+    with pytest.raises(ConfigError, match="CARTWAKE_METRICS_TOKEN: must be set"):
         load_settings(metrics_port=9464, metrics_host="0.0.0.0")
     with pytest.raises(ConfigError, match="CARTWAKE_METRICS_TOKEN: must have at least 16 characters"):
         load_settings(metrics_token="short")
