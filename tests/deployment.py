@@ -39,7 +39,7 @@ from cartwake.kit.crypto import Vault
 from cartwake.kit.db import ENGINE, OPERATOR, Database, rows
 from cartwake.kit.ids import Ids
 from cartwake.kit.runtime import Runtime
-from cartwake.messages.dispatch import Attempt, send_batch
+from cartwake.messages.dispatch import Attempt, Calls, send_batch
 from cartwake.messages.model import TRANSITIONS, MessageState
 from cartwake.scheduler import TASKS, run_due
 from cartwake.tenants.keys import create_key
@@ -52,6 +52,10 @@ Json = dict[str, Any]
 Arrow = tuple[str, str]
 T = TypeVar("T")
 STEP = timedelta(minutes=5)  # the abandonment scan's pace
+# Transactions of this database that wait for another's lock.
+LOCK_WAITERS = (
+    "SELECT FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()"
+)
 
 # The database notes each move of a message as it happens, whoever makes it. A message that is held again
 # moves too: to another time.
@@ -194,7 +198,7 @@ class Deployment:
 
     async def send(self, attempts: Sequence[Attempt]) -> list[tuple[Attempt, SendResult]]:
         """The network alone: what a worker does between its two transactions."""
-        return await self._in_turn(send_batch(self.carrier, self.clock, attempts), attempts)
+        return await self._in_turn(send_batch(self.carrier, self.clock, attempts, Calls(len(attempts))), attempts)
 
     async def _in_turn(self, sending: Awaitable[T], attempts: Sequence[Attempt]) -> T:
         """Time moves on to each attempt's slot: a sender takes only so many segments per second."""
@@ -258,11 +262,8 @@ class Deployment:
 
     async def waits_for_a_lock_or_ends(self, task: asyncio.Task[Any], waiting: int = 1) -> None:
         """Return once so many transactions wait for a lock, or the task is done without having to."""
-        waiters = (
-            "SELECT FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()"
-        )
         with psycopg.connect(self.database_url, autocommit=True) as owner:
-            while not task.done() and len(owner.execute(waiters).fetchall()) < waiting:
+            while not task.done() and len(owner.execute(LOCK_WAITERS).fetchall()) < waiting:
                 await asyncio.sleep(0)
 
     async def walked(self) -> set[Arrow]:

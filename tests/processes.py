@@ -27,7 +27,7 @@ from cartwake.kit.moment import Moment
 from cartwake.tenants.keys import create_key
 from cartwake.tenants.model import KeyKind
 from conftest import TUESDAY_MORNING
-from deployment import free_port, plain_http
+from deployment import LOCK_WAITERS, free_port, plain_http
 from world import TICKED, Json, cart
 
 PATIENCE_S = 60.0
@@ -161,18 +161,14 @@ class Machine:
 
         await self.until(enough)
 
-    async def until_waiting_for_a_lock(self) -> None:
-        """Return once some transaction of ours waits for another's lock."""
+    async def until_waiting_for_a_lock(self, waits: bool = True) -> None:
+        """Return once some transaction of ours waits for another's lock; with `waits` False, once none does."""
         with psycopg.connect(self.database_url, autocommit=True) as owner:
 
-            async def waits() -> bool:
-                query = (
-                    "SELECT FROM pg_locks JOIN pg_stat_activity USING (pid)"
-                    " WHERE NOT granted AND datname = current_database()"
-                )
-                return bool(owner.execute(query).fetchall())
+            async def is_so() -> bool:
+                return bool(owner.execute(LOCK_WAITERS).fetchall()) is waits
 
-            await self.until(waits)
+            await self.until(is_so)
 
     async def _answers(self, web: Child) -> bool:
         assert web.process.returncode is None, web.said()

@@ -91,6 +91,11 @@ class ShopClient(Caller):
     async def session(self, external_id: str = "cart-1") -> Json:
         return await self.call("GET", f"/v1/checkout-sessions/{external_id}")
 
+    async def texts(self) -> list[str]:
+        """What became of the shop's texts, oldest first."""
+        found = (await self.call("GET", "/v1/messages", params={"limit": 200}))["data"]
+        return [each["state"] for each in found][::-1]
+
     async def pay(self, external_id: str = "cart-1", status: str = "pending", **more: Any) -> Json:
         return await self.call("PUT", f"/v1/checkout-sessions/{external_id}/payment", plain({"status": status} | more))
 

@@ -21,6 +21,7 @@ from cartwake.jobs import periodic
 from cartwake.jobs.trigger import Wake, announce
 from cartwake.kit import metrics, tracing
 from cartwake.kit.db import ENGINE, is_transient
+from cartwake.kit.logs import some_ids
 from cartwake.kit.runtime import Runtime
 from cartwake.messages import reconcile, schedule
 from cartwake.messages.model import MessageState
@@ -33,7 +34,6 @@ log = structlog.get_logger()
 SWEEP_BATCH = 1000
 ASK_BATCH = 200
 REFILL_BATCH = 500
-IDS_LOGGED = 50
 # A scheduler with nothing due looks again after this long at the latest.
 NAP_S = 0.5
 # A deadlock or a restart of the database is no reason to leave carts until the next round.
@@ -96,9 +96,7 @@ async def resolve_unknown(runtime: Runtime, carrier: Carrier) -> None:
         doubtful = await reconcile.read_doubtful(conn, runtime.vault, now, ASK_BATCH)
     count_texts(MessageState.UNKNOWN, lapsed.values())
     if lapsed:
-        log.warning(
-            "reconcile.leases_lapsed", texts=len(lapsed), message_ids=[str(each) for each in lapsed][:IDS_LOGGED]
-        )
+        log.warning("reconcile.leases_lapsed", texts=len(lapsed), message_ids=some_ids(lapsed))
     began_ns = tracing.now_ns()
     fates = await reconcile.ask(carrier, doubtful)
     async with runtime.db.transaction(ENGINE) as conn:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from typing import TypeGuard, TypeVar
-from uuid import UUID
 
 import psycopg
 import structlog
@@ -18,6 +16,7 @@ from cartwake.carriers.protocol import Carrier, ErrorClass, Rejected, SendResult
 from cartwake.jobs.trigger import Trigger, Wake
 from cartwake.kit import metrics, tracing
 from cartwake.kit.db import ENGINE, Connection, is_transient
+from cartwake.kit.logs import some_ids
 from cartwake.kit.runtime import Runtime
 from cartwake.messages import inbox, queue
 from cartwake.messages.answers import Move
@@ -40,7 +39,6 @@ BUSY_PAUSE_S = 0.01
 # How soon a kill switch stops calls that a claimed batch has not made yet.
 SWITCHES_EVERY_S = 0.5
 TRIES = 5
-IDS_LOGGED = 50
 RETRY_PAUSE_S = 0.2
 
 
@@ -97,7 +95,7 @@ async def deliver(runtime: Runtime, carrier: Carrier, attempts: Sequence[Attempt
     try:
         await record(runtime, results)
     except psycopg.Error:
-        log.exception("worker.results_not_recorded", message_ids=_ids(each.message.message_id for each in attempts))
+        log.exception("worker.results_not_recorded", message_ids=some_ids(each.message.message_id for each in attempts))
 
 
 async def _watch_switches(runtime: Runtime, calls: Calls) -> None:
@@ -130,8 +128,11 @@ async def events_until(runtime: Runtime, trigger: Trigger, stop: asyncio.Event) 
 async def work_off_events(runtime: Runtime, limit: int) -> int:
     """One batch of stored carrier events; how many. One that cannot be applied does not stop the others."""
 
+    claimed: list[inbox.StoredEvent] = []
+
     async def work(conn: Connection) -> _WorkedOff:
-        return await _apply_events(conn, runtime, limit)
+        claimed[:] = await inbox.claim_events(conn, limit)
+        return await _apply_events(conn, runtime, inbox.open_events(runtime.vault, claimed))
 
     began_ns = tracing.now_ns()
     try:
@@ -140,9 +141,12 @@ async def work_off_events(runtime: Runtime, limit: int) -> int:
         if limit > 1:
             log.warning("worker.events_one_by_one", error=type(error).__name__)
             return await work_off_events(runtime, 1)
-        aside = await _in_transaction(runtime, lambda conn: inbox.set_oldest_aside(conn, runtime.clock.now()))
-        log.exception("worker.event_set_aside", event_id=str(aside))
-        return 1 if aside else 0
+        if not claimed:
+            raise
+        event_id = claimed[0].event_id
+        await _in_transaction(runtime, lambda conn: inbox.set_aside(conn, runtime.clock.now(), event_id))
+        log.exception("worker.event_set_aside", event_id=str(event_id))
+        return 1
     _tell_events(done, began_ns)
     return len(done.events)
 
@@ -156,9 +160,8 @@ class _WorkedOff:
     moves: list[Move]
 
 
-async def _apply_events(conn: Connection, runtime: Runtime, limit: int) -> _WorkedOff:
+async def _apply_events(conn: Connection, runtime: Runtime, events: Sequence[inbox.CarrierEvent]) -> _WorkedOff:
     moment = runtime.moment()
-    events = await inbox.claim_events(conn, runtime.vault, limit)
     receipts = [event for event in events if event.kind == inbox.STATUS]
     inbound = [event for event in events if event.kind == inbox.INBOUND]
     outcomes, moves = await apply_receipts(conn, moment, receipts, runtime.settings.refund_on) if receipts else ({}, [])
@@ -222,7 +225,7 @@ def _tell_answers(results: Sequence[tuple[Attempt, SendResult]], moves: Sequence
     refused = [(each.message.message_id, result.code) for each, result in results if _is_ours_to_mend(result)]
     if refused:
         codes = sorted({code for _, code in refused if code is not None})
-        log.error("carrier.account_refused", codes=codes, message_ids=_ids(message_id for message_id, _ in refused))
+        log.error("carrier.account_refused", codes=codes, message_ids=some_ids(message_id for message_id, _ in refused))
 
 
 @harmless
@@ -236,8 +239,3 @@ def _tell_events(done: _WorkedOff, began_ns: int) -> None:
 
 def _is_ours_to_mend(result: SendResult) -> TypeGuard[Rejected]:
     return isinstance(result, Rejected) and result.error_class is ErrorClass.ACCOUNT
-
-
-def _ids(message_ids: Iterable[UUID]) -> list[str]:
-    """Ids for a log line: enough to begin with."""
-    return [str(message_id) for message_id in islice(message_ids, IDS_LOGGED)]

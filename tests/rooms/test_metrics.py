@@ -24,6 +24,7 @@ from cartwake.kit import metrics
 from cartwake.kit.clock import ManualClock
 from cartwake.kit.config import ConfigError, Settings, load_settings
 from cartwake.kit.db import ENGINE, Database
+from cartwake.kit.listen import CannotListenError
 from cartwake.kit.metrics import Words, catalogue
 from cartwake.kit.runtime import Runtime
 from cartwake.messages.model import TRANSITIONS, Gate, Outcome
@@ -110,7 +111,7 @@ async def test_worker_and_scheduler_serve_on_a_port_of_their_own(runtime: Runtim
 async def test_a_taken_port_is_said_clearly(runtime: Runtime) -> None:
     port = free_port()
     async with exporting(with_settings(runtime, metrics_port=port), "worker"):
-        with pytest.raises(ConfigError, match=f"CARTWAKE_METRICS_PORT: cannot listen on port {port}.*in use.*own"):
+        with pytest.raises(CannotListenError, match=f"Port {port} of 127.0.0.1 is in use.*CARTWAKE_METRICS_PORT"):
             async with exporting(with_settings(runtime, metrics_port=port), "scheduler"):
                 pass
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import cartwake.migrations
+from cartwake.kit.schema import expected_revision
 
 VERSIONS = Path(cartwake.migrations.__file__).parent / "versions"
 FOUNDATION = "0001_foundation"
@@ -64,6 +65,12 @@ def test_what_contracts_is_noticed(sql: str) -> None:
 )
 def test_what_expands_passes(sql: str) -> None:
     assert not breaks(sql)
+
+
+def test_revisions_are_numbered_so_that_any_process_knows_which_is_newer() -> None:
+    numbers = sorted(file.name.partition("_")[0] for file in VERSIONS.glob("[!_]*.py"))
+    assert numbers == [f"{number:04}" for number in range(1, len(numbers) + 1)]
+    assert expected_revision() == numbers[-1]
 
 
 def test_every_migration_after_the_first_expands() -> None:

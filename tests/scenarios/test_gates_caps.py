@@ -7,15 +7,10 @@ from datetime import timedelta
 
 from cartwake.worker import deliver, dispatch_once
 from deployment import Deployment, leave_cart, phone
-from world import AINO, JONAS, RUTA, ShopClient
+from world import AINO, JONAS, RUTA
 
 SCHEDULED, SENT, ACCEPTED = "schedule schedule scheduled", "carrier send all_gates_passed", "carrier send accepted"
 RUSHED = {"segments_per_s": 1000}  # a sender whose pace stands in nobody's way
-
-
-async def states(shop: ShopClient) -> list[str]:
-    """What became of the shop's texts, oldest first."""
-    return [each["state"] for each in (await shop.call("GET", "/v1/messages", params={"limit": 200}))["data"]][::-1]
 
 
 async def test_two_merchants_want_to_text_ruta_on_one_day(deployment: Deployment) -> None:
@@ -104,11 +99,11 @@ async def test_seven_carts_and_a_cap_of_three_drain_in_three_cycles(deployment: 
     await deployment.jump(minutes=44)
     for _ in range(4):
         await deployment.jump(minutes=5)
-        drained.append((await states(shop)).count("delivered"))
+        drained.append((await shop.texts()).count("delivered"))
         await deployment.work()
-        assert (await states(shop)).count("delivered") == drained[-1], "the cycle is spent, however often one looks"
+        assert (await shop.texts()).count("delivered") == drained[-1], "the cycle is spent, however often one looks"
     assert drained == [3, 6, 7, 7]
-    assert await states(other) == ["delivered"], "another shop's cap is its own"
+    assert await other.texts() == ["delivered"], "another shop's cap is its own"
     assert await deployment.trace(shop, "cart-6") == [SCHEDULED, SENT, ACCEPTED], (
         "a spent cycle is waited for in silence"
     )
@@ -123,11 +118,11 @@ async def test_what_becomes_due_within_a_cycle_gets_what_the_cycle_has_left(depl
         await leave_cart(shop, f"cart-{number}", phone=phone(number))
     await deployment.jump(minutes=40)
     await deployment.jump(minutes=3)
-    assert (await states(shop)).count("delivered") == 2
+    assert (await shop.texts()).count("delivered") == 2
     await deployment.jump(minutes=2)
-    assert (await states(shop)).count("delivered") == 3
+    assert (await shop.texts()).count("delivered") == 3
     await deployment.jump(minutes=3)
-    assert (await states(shop)).count("delivered") == 4
+    assert (await shop.texts()).count("delivered") == 4
 
 
 async def test_texts_that_are_held_or_dropped_do_not_count_against_the_cycle(deployment: Deployment) -> None:
@@ -138,7 +133,7 @@ async def test_texts_that_are_held_or_dropped_do_not_count_against_the_cycle(dep
     await shop.complete("cart-0")
     await shop.pay("cart-1")
     await deployment.jump(minutes=5)
-    assert await states(shop) == ["dropped", "held", "delivered", "delivered"]
+    assert await shop.texts() == ["dropped", "held", "delivered", "delivered"]
 
 
 async def test_a_sender_of_one_segment_per_second_is_not_hurried(deployment: Deployment) -> None:
@@ -152,7 +147,7 @@ async def test_a_sender_of_one_segment_per_second_is_not_hurried(deployment: Dep
     # Two segments each. What would leave more than five seconds ahead waits as a held message.
     attempts = (await dispatch_once(deployment.runtime)).attempts
     assert [attempt.slot - now for attempt in attempts] == [timedelta(seconds=second) for second in (0, 2, 4)]
-    assert await states(shop) == ["sending"] * 3 + ["held"] * 2
+    assert await shop.texts() == ["sending"] * 3 + ["held"] * 2
     assert (await deployment.trace(shop, "cart-3"))[-1] == "caps hold sender_pace"
     assert await deployment.held_until(shop, "cart-4") - now == timedelta(seconds=8)
 
@@ -165,7 +160,7 @@ async def test_a_sender_of_one_segment_per_second_is_not_hurried(deployment: Dep
         deployment.clock.advance(seconds=2)
     await sending
     await deployment.jump(seconds=2)
-    assert await states(shop) == ["delivered"] * 5
+    assert await shop.texts() == ["delivered"] * 5
 
 
 async def test_a_quick_sender_sends_them_all_at_once(deployment: Deployment) -> None:
@@ -174,4 +169,4 @@ async def test_a_quick_sender_sends_them_all_at_once(deployment: Deployment) -> 
     for number in range(5):
         await leave_cart(shop, f"cart-{number}", phone=phone(number))
     await deployment.jump(minutes=45)
-    assert await states(shop) == ["delivered"] * 5
+    assert await shop.texts() == ["delivered"] * 5

@@ -10,13 +10,6 @@ from deployment import Deployment, leave_cart, phone
 from world import ShopClient
 
 
-async def states(deployment: Deployment, shop: ShopClient) -> list[str]:
-    found = await deployment.rows(
-        "SELECT state FROM sms_messages WHERE shop_id = %s ORDER BY due_at, message_id", shop.shop_id
-    )
-    return [each["state"] for each in found]
-
-
 async def a_slow_batch(deployment: Deployment) -> ShopClient:
     """Three texts of a sender that takes one segment a second; two segments each."""
     shop = await deployment.shop(sender=None)
@@ -33,13 +26,12 @@ async def first_call(deployment: Deployment) -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_shops_switch_stops_the_rest_of_a_batch_that_is_being_sent(deployment: Deployment) -> None:
-    shop = await a_slow_batch(deployment)
+async def sent_while_thrown(deployment: Deployment, shop: ShopClient, switch: str) -> None:
+    """Send the batch, and throw the switch after its first call."""
     attempts = (await dispatch_once(deployment.runtime)).attempts
     calls = Calls(at_a_time=64)
     sending = asyncio.create_task(deliver(deployment.runtime, deployment.carrier, attempts, calls))
     await first_call(deployment)
-    switch = f"/v1/organizations/{shop.merchant.organization_id}/shops/{shop.shop_id}/kill-switch"
     await deployment.world.operator.call("PUT", switch)
     while calls.allow(shop.scope):  # the worker looks by itself, twice a second
         await asyncio.sleep(0.01)
@@ -47,8 +39,14 @@ async def test_a_shops_switch_stops_the_rest_of_a_batch_that_is_being_sent(deplo
     await sending
     await deployment.settle()
 
+
+async def test_a_shops_switch_stops_the_rest_of_a_batch_that_is_being_sent(deployment: Deployment) -> None:
+    shop = await a_slow_batch(deployment)
+    switch = f"/v1/organizations/{shop.merchant.organization_id}/shops/{shop.shop_id}/kill-switch"
+    await sent_while_thrown(deployment, shop, switch)
+
     assert deployment.sandbox.state.accepted == 1
-    assert await states(deployment, shop) == ["delivered", "held", "held"]
+    assert await shop.texts() == ["delivered", "held", "held"]
     assert (await deployment.trace(shop, "cart-2"))[-1] == "carrier hold call_not_started"
     assert (await shop.merchant.credits())["reserved_credits"] == 0
     await deployment.jump(minutes=10)
@@ -62,15 +60,7 @@ async def test_a_shops_switch_stops_the_rest_of_a_batch_that_is_being_sent(deplo
 
 async def test_the_deployments_switch_covers_every_shop(deployment: Deployment) -> None:
     shop = await a_slow_batch(deployment)
-    attempts = (await dispatch_once(deployment.runtime)).attempts
-    calls = Calls(at_a_time=64)
-    sending = asyncio.create_task(deliver(deployment.runtime, deployment.carrier, attempts, calls))
-    await first_call(deployment)
-    await deployment.world.operator.call("PUT", "/v1/kill-switch")
-    while calls.allow(shop.scope):
-        await asyncio.sleep(0.01)
-    deployment.clock.advance(seconds=10)
-    await sending
+    await sent_while_thrown(deployment, shop, "/v1/kill-switch")
     assert deployment.sandbox.state.accepted == 1
 
 
@@ -87,7 +77,7 @@ async def test_a_worker_that_is_told_to_stop_calls_nobody_more_and_leaves_nothin
     deployment.clock.advance(seconds=10)
     await sending
     await deployment.settle()
-    assert await states(deployment, shop) == ["delivered", "held", "held"]
+    assert await shop.texts() == ["delivered", "held", "held"]
 
     await deployment.jump(minutes=1)  # another worker goes on
     await deployment.jump(minutes=1)

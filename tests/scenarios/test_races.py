@@ -23,7 +23,7 @@ from cartwake.kit.db import ENGINE, Connection
 from cartwake.kit.phones import hash_phone
 from cartwake.messages.dispatch import claim_batch
 from cartwake.messages.inbound import apply_inbound
-from cartwake.messages.inbox import claim_events, finish_events
+from cartwake.messages.inbox import claim_events, finish_events, open_events, set_aside
 from cartwake.tenants.model import SmsConfig
 from cartwake.tenants.scope import tenant_transaction
 from cartwake.worker import dispatch_once, record, work_off_events
@@ -307,7 +307,7 @@ async def test_a_start_that_one_worker_is_slow_with_does_not_lift_a_later_stop(
     await write_to_us(deployment, "START", "STOP")
     runtime = deployment.runtime
     async with runtime.db.transaction(ENGINE) as conn:
-        start = await claim_events(conn, runtime.vault, 1)
+        start = open_events(runtime.vault, await claim_events(conn, 1))
         async with deployment.another_process() as quick:
             assert await work_off_events(quick, 100) == 1
         await finish_events(conn, runtime.moment(), await apply_inbound(conn, runtime.moment(), start))
@@ -357,3 +357,25 @@ async def test_a_deadlock_costs_a_moment_and_no_text(deployment: Deployment) -> 
     await deployment.settle()
     assert await state_of(deployment, shop, "cart-1") == "delivered"
     assert deployment.sandbox.state.accepted == 1
+
+
+async def test_an_event_that_is_set_aside_is_never_the_one_behind_it(deployment: Deployment) -> None:
+    shop = await due_cart(deployment)
+    await write_to_us(deployment, "hello", "STOP")
+    runtime = deployment.runtime
+    async with runtime.db.transaction(ENGINE) as conn:
+        (broken,) = await claim_events(conn, 1)  # another worker looks at it just now
+
+        async def set_it_aside() -> None:
+            async with runtime.db.transaction(ENGINE) as mine:
+                await set_aside(mine, runtime.clock.now(), broken.event_id)
+
+        aside = asyncio.create_task(set_it_aside())
+        await deployment.waits_for_a_lock_or_ends(aside)
+    await aside
+    assert await deployment.rows("SELECT event_id FROM carrier_events WHERE outcome = 'unreadable'") == [
+        {"event_id": broken.event_id}
+    ]
+    await deployment.settle()
+    await deployment.work()
+    assert (await deployment.trace(shop))[-1] == "consent drop suppressed"

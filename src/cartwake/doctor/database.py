@@ -11,7 +11,7 @@ from cartwake.doctor import store
 from cartwake.doctor.model import Finding, Patient, bad, ok, warn
 from cartwake.kit.clock import SystemClock
 from cartwake.kit.db import LOGINS, rows
-from cartwake.kit.schema import current_revision, expected_revision, known_revisions
+from cartwake.kit.schema import current_revision, expected_revision, is_older
 
 OLDEST_MAJOR = 15
 
@@ -125,7 +125,7 @@ async def look_at_migrations(patient: Patient) -> Finding:
         return ok(f"the schema is at revision {found}, as this version expects")
     if found is None:
         return bad("the database has no schema of Cartwake's yet", "Run: cartwake migrate")
-    if found in known_revisions():
+    if is_older(found):
         return bad(f"the schema is at revision {found}, and this version expects {expected}", "Run: cartwake migrate")
     return warn(
         f"the schema is at revision {found}, which this version ({expected}) does not know",

@@ -9,7 +9,7 @@ from cartwake.doctor.model import Finding, Patient, bad, ok, warn
 from cartwake.jobs.periodic import TaskRow, read_tasks
 from cartwake.kit.db import ENGINE, OPERATOR
 from cartwake.scheduler import TASKS
-from cartwake.tenants.switches import count_paused_shops, deployment_paused_since
+from cartwake.tenants.switches import deployment_paused_since, read_pauses
 
 # A scheduler looks twice a second; a task that waits so much longer (machine seconds) has nobody who runs it.
 TASK_LATE_S = 120.0
@@ -21,7 +21,9 @@ async def look_at_tasks(patient: Patient) -> Finding:
     """Every periodic task ran when it was due."""
     now = patient.clock.now()
     async with patient.as_login(ENGINE) as conn:
-        found = await read_tasks(conn, [task.name for task in TASKS])
+        enrolled = await read_tasks(conn)
+    # An older or newer version may have left tasks of its own.
+    found = {task.name: enrolled[task.name] for task in TASKS if task.name in enrolled}
     grace = patient.clock.machine(TASK_LATE_S)
 
     def waits(task: TaskRow | None) -> bool:
@@ -55,7 +57,7 @@ async def look_at_switches(patient: Patient) -> Finding:
     """Nobody has stopped the texts."""
     async with patient.as_login(OPERATOR) as conn:
         paused_at = await deployment_paused_since(conn)
-        shops = await count_paused_shops(conn)
+        shops = len((await read_pauses(conn)).shops)
     if paused_at:
         since = f"sending has been paused since {paused_at:%Y-%m-%d %H:%M} UTC"
         return warn(since, "`cartwake resume` lets texts go out; after a restore read `docs/operate.md` first.")

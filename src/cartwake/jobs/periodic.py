@@ -47,7 +47,7 @@ SET leased_until = NULL, last_error = %(error)s, next_run_at = LEAST(next_run_at
 WHERE name = %(name)s
 """
 READ_TASKS = """
-SELECT name, next_run_at, leased_until, last_run_at, last_error FROM periodic_tasks WHERE name = ANY(%(names)s)
+SELECT name, next_run_at, leased_until, last_run_at, last_error FROM periodic_tasks ORDER BY name
 """
 NEXT_RUNS = """
 SELECT name, GREATEST(next_run_at, leased_until) AS at FROM periodic_tasks WHERE name = ANY(%(names)s) ORDER BY 2
@@ -82,9 +82,9 @@ async def due_tasks(conn: Connection, now: datetime, names: Sequence[str]) -> tu
     return [each["name"] for each in found if each["at"] <= now], min(later, default=None)
 
 
-async def read_tasks(conn: Connection, names: Sequence[str]) -> dict[str, TaskRow]:
+async def read_tasks(conn: Connection) -> dict[str, TaskRow]:
     """What is recorded about tasks; one that no scheduler has enrolled is left out. Engine login."""
-    return {found["name"]: TaskRow(**found) for found in await rows(conn, READ_TASKS, {"names": list(names)})}
+    return {found["name"]: TaskRow(**found) for found in await rows(conn, READ_TASKS)}
 
 
 def next_time(cron: str, after: datetime) -> datetime:

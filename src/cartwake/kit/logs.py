@@ -10,9 +10,11 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
+from itertools import islice
 from types import TracebackType
 from typing import Any
+from uuid import UUID
 
 import structlog
 
@@ -25,6 +27,7 @@ Line = MutableMapping[str, Any]
 PHONE_LIKE = re.compile(r"\+\d{7,15}\b|%2B\d{7,15}\b", re.IGNORECASE)
 FRAMES_SHOWN = 5
 CAUSES_SHOWN = 3
+IDS_SHOWN = 50
 
 # What these say about failures is theirs alone: an address, a login, a refused connection. No rows, no requests.
 PLAIN_SPEAKERS = ("psycopg.pool", "uvicorn.error")
@@ -76,6 +79,11 @@ def describe_error(error: BaseException) -> dict[str, Any]:
         found["causes"] = causes
     frames = traceback.extract_tb(error.__traceback__)[-FRAMES_SHOWN:]
     return found | {"at": [f"{frame.filename}:{frame.lineno}" for frame in frames]}
+
+
+def some_ids(ids: Iterable[UUID]) -> list[str]:
+    """Ids for a log line: enough to begin with."""
+    return [str(each) for each in islice(ids, IDS_SHOWN)]
 
 
 def reduce_errors(_logger: Any, _method: str, line: Line) -> Line:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
+from functools import cache
 from importlib.resources import files
 
 import psycopg
@@ -11,7 +12,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg import sql
-from sqlalchemy import create_engine
+from sqlalchemy import NullPool, create_engine
 
 from cartwake.kit.crypto import Vault
 from cartwake.kit.db import LOGINS, WEB, Connection, Database, row
@@ -49,6 +50,7 @@ def migrate(url: str, vault: Vault) -> None:
             )
 
 
+@cache
 def expected_revision() -> str:
     """The newest migration that this version of the code ships."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
@@ -62,9 +64,13 @@ async def current_revision(conn: Connection) -> str | None:
     return found["version_num"] if found else None
 
 
-def known_revisions() -> set[str]:
-    """Every migration that this version of the code ships."""
-    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+def is_older(revision: str | None) -> bool:
+    """Whether a database at `revision` (None: at none) lacks what this version of the code needs.
+
+    A newer one does not: while an upgrade rolls, old processes work on the new schema. Revisions are numbered in
+    order, so that a process can tell a newer one which it has never heard of.
+    """
+    return revision is None or revision < expected_revision()
 
 
 async def settle_here(conn: Connection) -> None:
@@ -82,14 +88,14 @@ class NotReadyError(Exception):
 def check_ready(db: Database, patience_s: float = 0) -> None:
     """Raise `NotReadyError` unless the database answers our login and has this version's schema, or a newer one.
 
-    Newer is fine: while an upgrade rolls, old processes work on the new schema. A server that is away, because
-    it restarts or recovers from a crash, is waited for, `patience_s` at most; this blocks.
+    A server that is away, because it restarts or recovers from a crash, is waited for, `patience_s` at most; this
+    blocks.
     """
     try:
         found = _ask(db, "SELECT version_num FROM alembic_version", [], patience_s)
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.InsufficientPrivilege):
         raise NotReadyError("The database has no schema of Cartwake's yet. Run: cartwake migrate") from None
-    if found is None or found[0] in known_revisions() - {expected_revision()}:
+    if is_older(str(found[0]) if found else None):
         raise NotReadyError("The database's schema is older than this version of Cartwake. Run: cartwake migrate")
 
 
@@ -140,13 +146,12 @@ def _run_migrations_patiently(url: str) -> None:
 
 def _run_migrations(url: str) -> None:
     # Through psycopg itself, which reads every form of address that an operator may give.
-    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url))
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
     with engine.connect() as connection:
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         connection.commit()
-    engine.dispose()
 
 
 def _config() -> Config:

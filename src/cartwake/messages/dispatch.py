@@ -114,10 +114,9 @@ class Calls:
 
 
 async def send_batch(
-    carrier: Carrier, clock: Clock, attempts: Sequence[Attempt], calls: Calls | None = None
+    carrier: Carrier, clock: Clock, attempts: Sequence[Attempt], calls: Calls
 ) -> list[tuple[Attempt, SendResult]]:
     """The network: hand every text over, each at its sender's slot. No transaction is open."""
-    calls = calls or Calls(len(attempts))
     results = await asyncio.gather(*(_send(carrier, clock, attempt, calls) for attempt in attempts))
     return list(zip(attempts, results, strict=True))
 

@@ -15,13 +15,23 @@ from uuid import UUID
 
 from cartwake.jobs.trigger import Wake, announce
 from cartwake.kit.crypto import Vault
-from cartwake.kit.db import Connection, row, rows
+from cartwake.kit.db import Connection, rows
 from cartwake.kit.moment import Moment
 from cartwake.messages import store
 
 STATUS = "status"
 INBOUND = "inbound"
 SEAL = "carrier-event"
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    """One stored event, sealed."""
+
+    event_id: UUID
+    kind: str
+    payload_sealed: bytes
+    received_at: datetime
 
 
 @dataclass(frozen=True)
@@ -48,9 +58,14 @@ async def store_events(conn: Connection, moment: Moment, events: Sequence[tuple[
     await announce(conn, Wake.EVENTS)
 
 
-async def claim_events(conn: Connection, vault: Vault, limit: int) -> list[CarrierEvent]:
+async def claim_events(conn: Connection, limit: int) -> list[StoredEvent]:
     """Stored events nobody has worked off, oldest first, locked until commit; other workers pass them over."""
-    return [_opened(vault, found) for found in await rows(conn, store.CLAIM_EVENTS, {"limit": limit})]
+    return [StoredEvent(**found) for found in await rows(conn, store.CLAIM_EVENTS, {"limit": limit})]
+
+
+def open_events(vault: Vault, stored: Sequence[StoredEvent]) -> list[CarrierEvent]:
+    """What is in them. Raises `ValueError` where a payload was not sealed with our keys."""
+    return [_opened(vault, each) for each in stored]
 
 
 async def finish_events(conn: Connection, moment: Moment, outcomes: dict[UUID, str]) -> None:
@@ -59,12 +74,11 @@ async def finish_events(conn: Connection, moment: Moment, outcomes: dict[UUID, s
     await conn.execute(store.FINISH_EVENTS, params)
 
 
-async def set_oldest_aside(conn: Connection, now: datetime) -> UUID | None:
-    """Mark the oldest waiting event as one that could not be applied, and keep it. Returns its id, if there was one."""
-    found = await row(conn, store.SET_OLDEST_ASIDE, {"now": now})
-    return found["event_id"] if found else None
+async def set_aside(conn: Connection, now: datetime, event_id: UUID) -> None:
+    """Mark an event as one that could not be applied, and keep it; unless another worker has applied it since."""
+    await conn.execute(store.SET_ASIDE, {"now": now, "event_id": event_id})
 
 
-def _opened(vault: Vault, found: dict[str, Any]) -> CarrierEvent:
-    payload = json.loads(vault.open(bytes(found["payload_sealed"]), SEAL))
-    return CarrierEvent(found["event_id"], found["kind"], payload, found["received_at"])
+def _opened(vault: Vault, stored: StoredEvent) -> CarrierEvent:
+    payload = json.loads(vault.open(bytes(stored.payload_sealed), SEAL))
+    return CarrierEvent(stored.event_id, stored.kind, payload, stored.received_at)

@@ -194,12 +194,9 @@ FROM unnest(%(events)s::uuid[], %(outcomes)s::text[]) AS o (event_id, outcome) W
 """
 
 # One event that cannot be applied must not stop those behind it.
-SET_OLDEST_ASIDE = """
+SET_ASIDE = """
 UPDATE carrier_events SET processed_at = %(now)s, outcome = 'unreadable'
-WHERE event_id = (
-  SELECT event_id FROM carrier_events WHERE processed_at IS NULL ORDER BY event_id LIMIT 1 FOR UPDATE SKIP LOCKED
-)
-RETURNING event_id
+WHERE event_id = %(event_id)s AND processed_at IS NULL
 """
 
 # For people: messages newest first, a page at a time.

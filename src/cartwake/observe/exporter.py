@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,8 +18,9 @@ import structlog
 from aiohttp import web
 
 from cartwake.kit import metrics
-from cartwake.kit.config import ConfigError, Settings
+from cartwake.kit.config import Settings
 from cartwake.kit.db import ENGINE
+from cartwake.kit.listen import open_port
 from cartwake.kit.metrics import Sample
 from cartwake.kit.runtime import Runtime
 from cartwake.observe.gauges import GROUPS, groups_read
@@ -48,7 +48,7 @@ def may_scrape(settings: Settings, authorization: str) -> bool:
 async def exporting(runtime: Runtime, process: str, samples: Samples | None = None) -> AsyncIterator[int]:
     """Serve `/metrics` while the block lasts, where a port is set; that port (0: none).
 
-    Raises `ConfigError` when the port cannot be had.
+    Raises `CannotListenError` when the port cannot be had: every worker and scheduler on a machine needs its own.
     """
     settings = runtime.settings
     if not settings.metrics_port:
@@ -57,22 +57,12 @@ async def exporting(runtime: Runtime, process: str, samples: Samples | None = No
     runner = web.AppRunner(_application(runtime, process, samples), access_log=None)
     await runner.setup()
     try:
-        await _listen(runner, settings)
-        yield settings.metrics_port
+        host, port = settings.metrics_host, settings.metrics_port
+        await web.SockSite(runner, open_port(host, port, "CARTWAKE_METRICS_PORT", "CARTWAKE_METRICS_HOST")).start()
+        log.info("metrics.serving", host=host, port=port)
+        yield port
     finally:
         await runner.cleanup()
-
-
-async def _listen(runner: web.AppRunner, settings: Settings) -> None:
-    host, port = settings.metrics_host, settings.metrics_port
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except OSError as error:
-        raise ConfigError(
-            f"CARTWAKE_METRICS_PORT: cannot listen on port {port} of {host}: {os.strerror(error.errno or 0)}. "
-            "Every worker and scheduler on a machine needs a port of its own; 0 switches this off."
-        ) from None
-    log.info("metrics.serving", host=host, port=port)
 
 
 def _application(runtime: Runtime, process: str, samples: Samples | None) -> web.Application:

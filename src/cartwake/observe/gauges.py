@@ -10,10 +10,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
 
 from cartwake.invariants import INVARIANTS
+from cartwake.jobs.periodic import read_tasks
 from cartwake.kit import metrics
 from cartwake.kit.db import Connection, row, rows
 from cartwake.kit.metrics import Sample
 from cartwake.messages.queue import next_due
+from cartwake.tenants.switches import read_pauses
 
 # A text of unknown fate is settled within half an hour, unless the carrier cannot be asked.
 STALE_AFTER = timedelta(hours=1)
@@ -51,13 +53,6 @@ FROM (
 JOIN organizations o USING (organization_id)
 LEFT JOIN org_sms_credit_balances b ON b.organization_id = c.organization_id AND b.account = 'sms'
 WHERE o.plan <> 'FREE' AND COALESCE(b.available_credits, 0) <= c.low_at
-"""
-COUNT_PAUSED = """
-SELECT (SELECT count(*) FROM shop_sms_configs WHERE paused_at IS NOT NULL) AS shops,
-       (SELECT count(*) FROM deployment_switches WHERE name = 'sending_paused') AS deployment
-"""
-READ_TASKS = """
-SELECT name, next_run_at, leased_until, last_run_at, last_error FROM periodic_tasks
 """
 READ_CHECKS = """
 SELECT invariant, broken_rows, checked_at FROM invariant_checks WHERE invariant = ANY(%(invariants)s)
@@ -100,19 +95,19 @@ async def _credits(conn: Connection, now: datetime) -> list[Sample]:
 
 
 async def _switches(conn: Connection, _now: datetime) -> list[Sample]:
-    found = await row(conn, COUNT_PAUSED) or {}
-    return [(metrics.SHOPS_PAUSED, (), found["shops"]), (metrics.DEPLOYMENT_PAUSED, (), found["deployment"])]
+    pauses = await read_pauses(conn)
+    return [(metrics.SHOPS_PAUSED, (), len(pauses.shops)), (metrics.DEPLOYMENT_PAUSED, (), pauses.everywhere)]
 
 
 async def _tasks(conn: Connection, now: datetime) -> list[Sample]:
     samples: list[Sample] = []
-    for task in await rows(conn, READ_TASKS):
-        name = (task["name"],)
-        runs = task["leased_until"] is not None and task["leased_until"] > now
-        samples.append((metrics.TASK_OVERDUE, name, 0.0 if runs else _age_s(now, task["next_run_at"])))
-        samples.append((metrics.TASK_FAILING, name, task["last_error"] is not None))
-        if task["last_run_at"] is not None:
-            samples.append((metrics.TASK_AGE, name, _age_s(now, task["last_run_at"])))
+    for task in (await read_tasks(conn)).values():
+        name = (task.name,)
+        runs = task.leased_until is not None and task.leased_until > now
+        samples.append((metrics.TASK_OVERDUE, name, 0.0 if runs else _age_s(now, task.next_run_at)))
+        samples.append((metrics.TASK_FAILING, name, task.last_error is not None))
+        if task.last_run_at is not None:
+            samples.append((metrics.TASK_AGE, name, _age_s(now, task.last_run_at)))
     return samples
 
 

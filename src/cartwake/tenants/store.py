@@ -89,9 +89,6 @@ WHERE organization_id = %s AND shop_id = %s RETURNING shop_id
 RESUME_SHOP = """
 UPDATE shop_sms_configs SET paused_at = NULL WHERE organization_id = %s AND shop_id = %s RETURNING shop_id
 """
-COUNT_PAUSED_SHOPS = """
-SELECT count(*) AS shops FROM shop_sms_configs WHERE paused_at IS NOT NULL
-"""
 THROW_SWITCH = """
 INSERT INTO deployment_switches (name, thrown_at) VALUES (%s, %s) ON CONFLICT (name) DO NOTHING
 """

@@ -30,7 +30,7 @@ NO_PAUSES = Pauses(everywhere=False, shops=frozenset())
 
 
 async def read_pauses(conn: Connection) -> Pauses:
-    """Every kill switch that is thrown, of the deployment and of shops. Engine login."""
+    """Every kill switch that is thrown, of the deployment and of shops. Engine or operator login."""
     found = await rows(conn, store.SELECT_PAUSED_SHOPS)
     shops = frozenset(ShopScope(each["organization_id"], each["shop_id"]) for each in found)
     return Pauses(await deployment_paused_since(conn) is not None, shops)
@@ -53,12 +53,6 @@ async def deployment_paused_since(conn: Connection) -> datetime | None:
         found["name"]: found["thrown_at"] for found in await rows(conn, store.SELECT_SWITCHES)
     }
     return thrown.get(SENDING_PAUSED)
-
-
-async def count_paused_shops(conn: Connection) -> int:
-    """How many shops the operator has paused. Operator login."""
-    found = await row(conn, store.COUNT_PAUSED_SHOPS)
-    return int(found["shops"]) if found else 0
 
 
 async def pause_shop(conn: Connection, now: datetime, scope: ShopScope) -> None:
