@@ -46,23 +46,24 @@ SELECT organization_id, subject_id AS message_id, count(*) AS acceptances
 FROM sms_credit_reservations WHERE account = 'sms' AND state = 'confirmed'
 GROUP BY organization_id, subject_id HAVING count(*) > 1
 """
-# G4: when a text was claimed, the last word of that phone to that shop was yes. One pass over both sides, for
-# the planner may have no statistics: a database that has just recovered has none, and asking anew for each
-# message then reads every consent for each.
+# G4: when a text was claimed, the last word of that phone to that shop was yes. Clocks of two machines differ: a yes
+# that looks a little younger than the claim was there, and a no that looks a little older may have come after it;
+# the locks decide, to the instant. One pass over both sides, for the planner may have no statistics: a database
+# that has just recovered has none, and asking anew for each message then reads every consent for each.
 TEXTED_WITHOUT_CONSENT = """
-SELECT organization_id, shop_id, message_id, attempted_at, action FROM (
-  SELECT DISTINCT ON (m.organization_id, m.shop_id, m.message_id)
-    m.organization_id, m.shop_id, m.message_id, m.attempted_at, c.action
-  FROM sms_messages m
-  LEFT JOIN (
-    SELECT organization_id, shop_id, v.phone_hash, e.event_id, e.action, e.at
-    FROM consent_events e JOIN consent_evidence v USING (organization_id, shop_id, event_id)
-  ) AS c ON (c.organization_id, c.shop_id, c.phone_hash) = (m.organization_id, m.shop_id, m.phone_hash)
-    AND c.at < m.attempted_at
-  WHERE m.attempt_id IS NOT NULL
-  ORDER BY m.organization_id, m.shop_id, m.message_id, c.at DESC, c.event_id DESC
-) AS last
-WHERE action IS NULL OR action NOT IN ('granted', 'unsuppressed')
+SELECT m.organization_id, m.shop_id, m.message_id, m.attempted_at,
+  max(c.at) FILTER (WHERE c.is_yes AND c.at < m.attempted_at + interval '5 seconds') AS yes_at,
+  max(c.at) FILTER (WHERE NOT c.is_yes AND c.at < m.attempted_at - interval '5 seconds') AS no_at
+FROM sms_messages m
+LEFT JOIN (
+  SELECT organization_id, shop_id, v.phone_hash, e.at, e.action IN ('granted', 'unsuppressed') AS is_yes
+  FROM consent_events e JOIN consent_evidence v USING (organization_id, shop_id, event_id)
+) AS c ON (c.organization_id, c.shop_id, c.phone_hash) = (m.organization_id, m.shop_id, m.phone_hash)
+WHERE m.attempt_id IS NOT NULL
+GROUP BY m.organization_id, m.shop_id, m.message_id, m.attempted_at
+HAVING COALESCE(max(c.at) FILTER (WHERE NOT c.is_yes AND c.at < m.attempted_at - interval '5 seconds')
+  >= max(c.at) FILTER (WHERE c.is_yes AND c.at < m.attempted_at + interval '5 seconds'), false)
+  OR max(c.at) FILTER (WHERE c.is_yes AND c.at < m.attempted_at + interval '5 seconds') IS NULL
 """
 # G5: nothing was claimed at or after the end of the window that it was claimed for.
 CLAIMED_OUTSIDE_WINDOW = """

@@ -107,11 +107,19 @@ async def resolve_unknown(runtime: Runtime, carrier: Carrier) -> None:
         log.info("reconcile.settled", message_id=str(move.message.message_id), state=move.state)
 
 
-async def stop_waiting_for_receipts(runtime: Runtime, _carrier: Carrier) -> None:
-    """Accepted texts without a receipt for three days."""
-    async with runtime.db.transaction(ENGINE) as conn:
-        given_up = await reconcile.give_up_on_receipts(conn, runtime.clock.now(), SWEEP_BATCH)
-    count_texts(MessageState.DELIVERY_UNKNOWN, given_up.values())
+async def ask_for_missing_receipts(runtime: Runtime, carrier: Carrier) -> None:
+    """Accepted texts without a receipt for three days: the carrier is asked, batch after batch while it answers."""
+    while True:
+        async with runtime.db.transaction(ENGINE) as conn:
+            silent = await reconcile.read_silent(conn, runtime.clock.now(), ASK_BATCH)
+        began_ns = tracing.now_ns()
+        fates = await reconcile.look_up(carrier, silent)
+        async with runtime.db.transaction(ENGINE) as conn:
+            moves = await reconcile.record_looked_up(conn, runtime.moment(), fates, runtime.settings.refund_on)
+        count_moves(moves)
+        trace_moves("text.settle", began_ns, moves)
+        if len(silent) < ASK_BATCH or not moves:
+            return
 
 
 async def check_invariants(runtime: Runtime, _carrier: Carrier) -> None:
@@ -129,7 +137,7 @@ TASKS: tuple[Task, ...] = (
     Task("stale_sweep", "*/5 * * * *", sweep_stale),
     Task("unknown_outcomes", "* * * * *", resolve_unknown),
     Task("plan_refills", "10 * * * *", refill_plans),
-    Task("missing_receipts", "20 * * * *", stop_waiting_for_receipts),
+    Task("missing_receipts", "20 * * * *", ask_for_missing_receipts),
     Task("invariants", "40 * * * *", check_invariants),
 )
 

@@ -74,6 +74,11 @@ async def accepted_text(deployment: Deployment) -> ShopClient:
     return shop
 
 
+async def forget(deployment: Deployment) -> None:
+    """The carrier keeps no text for ever."""
+    await deployment.http.delete(f"{deployment.sandbox.url}/sandbox")
+
+
 async def unknown_text(deployment: Deployment, **fault: float) -> ShopClient:
     """Nobody knows whether the carrier took Rūta's text."""
     shop = await due_cart(deployment)
@@ -383,6 +388,7 @@ async def test_the_operator_decides_which_outcomes_are_refunded(
 @walks("accepted > delivery_unknown")
 async def test_a_text_without_a_receipt_is_waited_for_three_days(deployment: Deployment) -> None:
     shop = await accepted_text(deployment)
+    await forget(deployment)
     await deployment.jump(hours=71, minutes=50)
     assert await state_of(deployment, shop) == "accepted"
     await deployment.jump(hours=1)
@@ -395,6 +401,7 @@ async def test_a_text_without_a_receipt_is_waited_for_three_days(deployment: Dep
 async def test_a_text_that_was_sent_and_never_heard_of_again(deployment: Deployment) -> None:
     shop = await accepted_text(deployment)
     await deployment.carrier_says(shop, "sent")
+    await forget(deployment)
     await deployment.jump(hours=73)
     assert await state_of(deployment, shop) == "delivery_unknown"
 
@@ -403,6 +410,7 @@ async def test_a_text_that_was_sent_and_never_heard_of_again(deployment: Deploym
 async def test_the_carrier_still_says_what_became_of_it(deployment: Deployment, arrow: str) -> None:
     outcome = arrow.split(" > ")[1]
     shop = await accepted_text(deployment)
+    await forget(deployment)
     await deployment.jump(hours=73)
     await deployment.carrier_says(shop, "sent")
     assert await state_of(deployment, shop) == "delivery_unknown"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from cartwake.kit.config import Settings
@@ -17,8 +19,9 @@ from cartwake.kit.embedded import embedded_postgres
 from cartwake.kit.runtime import vault_of
 from simulation.broken import VARIANTS
 from simulation.chaos import ACTORS, FAULTS, Plan
+from simulation.coverage import Coverage
 from simulation.database import template_database
-from simulation.report import fresh_seed, summary
+from simulation.report import fresh_seed, memory_mb, summary
 from simulation.run import simulate
 from simulation.shrink import explained
 
@@ -27,11 +30,13 @@ STEPS = 1000
 
 def main() -> int:
     """0 when nothing was broken."""
-    asked = _parse()
-    with _server() as (url, template):
+    asked, coverage = _parse(), Coverage()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with _server() as (url, template), suppress(KeyboardInterrupt), _told_at_the_end(coverage):
         for number in itertools.count():
             seed = fresh_seed() if asked.seed is None else asked.seed + number
             outcome = simulate(_plan(asked, seed), url, template)
+            coverage += outcome.coverage
             print(summary(outcome), flush=True)
             if outcome.failure is not None:
                 print(explained(outcome, lambda plan: simulate(plan, url, template)), flush=True)
@@ -41,11 +46,23 @@ def main() -> int:
     return 0
 
 
+@contextmanager
+def _told_at_the_end(coverage: Coverage) -> Iterator[None]:
+    """However it ends: what was covered, and how much memory it took."""
+    try:
+        yield
+    finally:
+        print(f"{coverage.report()}\nmemory: {memory_mb():.0f} MB", flush=True)
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m simulation", description=__doc__)
     parser.add_argument("--seed", type=int, help="the first seed; each one is new unless given")
     parser.add_argument("--steps", type=int, help="play one story of so many steps; without, one after the other")
     parser.add_argument("--faults", help="only these, with commas between them, or `none`")
+    parser.add_argument(
+        "--begins", type=datetime.fromisoformat, help="when the story begins, like 2026-03-28T20:00:00Z"
+    )
     parser.add_argument("--variant", choices=VARIANTS, help="play with this defect")
     for name in ACTORS:
         parser.add_argument(f"--{name}", type=int, help=f"so many {name}")
@@ -55,7 +72,8 @@ def _parse() -> argparse.Namespace:
 def _plan(asked: argparse.Namespace, seed: int) -> Plan:
     """The plan of a seed, but for what was asked for."""
     plan = Plan.of(seed, asked.steps or STEPS)
-    given = {name: getattr(asked, name) for name in (*ACTORS, "variant") if getattr(asked, name) is not None}
+    choices = (*ACTORS, "begins", "variant")
+    given = {name: getattr(asked, name) for name in choices if getattr(asked, name) is not None}
     if asked.faults is not None:
         given["faults"] = frozenset(asked.faults.split(",")) & set(FAULTS)
     return replace(plan, **given)

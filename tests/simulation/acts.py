@@ -12,6 +12,7 @@ from datetime import datetime, time, timedelta
 from uuid import UUID
 
 from cartwake.kit.phones import Phone
+from simulation.windows import Whereabouts
 
 
 @dataclass(eq=False)
@@ -68,6 +69,10 @@ class Cart:
     phone: Phone
     country: str | None
     acts: list[Act] = field(default_factory=list)
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        return Whereabouts(self.phone.e164, self.phone.country, self.country)
 
     def __str__(self) -> str:
         return f"{self.external_id} ({self.phone.country} phone, ships to {self.country})"

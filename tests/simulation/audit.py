@@ -17,7 +17,7 @@ from simulation.acts import Cart, Merchant
 from simulation.carrier import Taken
 from simulation.stage import Stage
 from simulation.story import Broken
-from simulation.windows import opens_within_a_week
+from simulation.windows import first_opening
 from simulation.witness import NOT_MINE, STALE_AFTER, STARTED, SUPPRESSED, TOLERANCE, WITHDRAWN
 
 TAKEN_STATES = frozenset({"accepted", "sent", "delivered", "undelivered", "failed", "delivery_unknown"})
@@ -130,6 +130,8 @@ class Audit:
         final = [status for status in taken.told if status in ("delivered", *FAILED)] if taken else []
         if final and state not in (*final, "unresolved"):
             raise Broken("receipts are heeded", f"{state}, but the web was told {final}", _ids([message]))
+        if state == "delivery_unknown" and "cannot_ask" not in self._stage.director.chaos.plan.faults:
+            raise Broken("the carrier is asked before anybody gives up", f"{state}: {taken}", _ids([message]))
         if state == "unresolved" and "cannot_ask" not in self._stage.director.chaos.plan.faults:
             raise Broken("the carrier could be asked", "unresolved", _ids([message]))
         if state == "dropped" and not self._is_justified(message):
@@ -205,9 +207,7 @@ class Audit:
             "consent_withdrawn": withdrawn,
             "no_consent": withdrawn or self._is_not_mine(cart),
             "insufficient_credits": self._was_poor(cart.shop.merchant),
-            "no_common_window": not opens_within_a_week(
-                at, {cart.phone.country, cart.country or cart.phone.country}, cart.shop.opens, cart.shop.closes
-            ),
+            "no_common_window": first_opening(at, cart.whereabouts, cart.shop.opens, cart.shop.closes) is None,
         }
         return rules.get(reason, False)
 

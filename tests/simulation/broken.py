@@ -13,10 +13,11 @@ from typing import Any
 from unittest.mock import patch
 
 from cartwake import worker
-from cartwake.carriers.protocol import Throttled, Unknown
+from cartwake.carriers.protocol import Absent, Throttled, Unknown
 from cartwake.carts import store as carts
 from cartwake.consent import store as consents
-from cartwake.messages import allocation, dispatch, facts
+from cartwake.kit.moment import Moment
+from cartwake.messages import allocation, dispatch, facts, reconcile
 from cartwake.quiet_hours import windows
 
 
@@ -27,6 +28,15 @@ async def _send_as_if_refused(*batch: Any) -> list[tuple[Any, Any]]:
 
 def _opening_at_greenwich(now: Any, **where: Any) -> Any:
     return windows.next_opening(now, **where | {"zones": ("Etc/UTC",)})
+
+
+def _opening_of_the_day_after(now: Any, **where: Any) -> Any:
+    opening = windows.next_opening(now, **where)
+    return opening if opening is None or opening.opens_at <= now else windows.next_opening(opening.closes_at, **where)
+
+
+async def _nobody_looks_up(_carrier: Any, silent: Any) -> list[tuple[Any, Any]]:
+    return [(each, Absent()) for each in silent]
 
 
 def _without(module: Any, constant: str, words: str) -> AbstractContextManager[Any]:
@@ -45,6 +55,12 @@ VARIANTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "resend": lambda: patch.object(worker, "send_batch", _send_as_if_refused),
     # A second shop texts the same phone on the same day.
     "no_recipient_cap": lambda: patch.object(allocation, "RECIPIENT_PAUSE", timedelta(minutes=1)),
+    # A consent event says when its request came in, not when it had its lock.
+    "stamped_early": lambda: patch.object(Moment, "after_waiting", lambda self: self),
+    # The carrier is not asked about a text without a receipt.
+    "no_look_up": lambda: patch.object(reconcile, "look_up", _nobody_looks_up),
+    # A text waits for a later day than it must.
+    "opens_late": lambda: patch.object(facts, "next_opening", _opening_of_the_day_after),
     # The window is looked up in one zone for everybody.
     "one_zone": lambda: patch.object(facts, "next_opening", _opening_at_greenwich),
 }

@@ -36,7 +36,7 @@ from cartwake.carriers.sandbox.callbacks import sign
 from cartwake.carriers.sandbox.state import START_WORDS, STOP_WORDS
 from cartwake.kit.config import Settings
 from simulation.chaos import Chaos
-from simulation.process import ERRAND, Process
+from simulation.process import CURRENT, ERRAND, Process
 
 REFUSALS = (21614, 21408, 21612, 21211)
 FAILURES = {"undelivered": (30003, 30005, 30007), "failed": (30008, 30004)}
@@ -91,6 +91,9 @@ class StoryCarrier:
 
     async def send(self, text: OutboundText) -> SendResult:
         self._watcher.handed_over(text)
+        worker = CURRENT.get()
+        assert worker is not None
+        worker.in_hand[text.attempt_id] = "with a text at the carrier"
         answer: asyncio.Future[SendResult] = asyncio.get_running_loop().create_future()
         ERRAND.set("")  # whatever made a worker send, the request is on its own now
         self._process.start(self._exchange(text, answer))
@@ -98,6 +101,8 @@ class StoryCarrier:
             return await asyncio.wait_for(answer, self._settings.twilio_timeout_s)
         except TimeoutError:
             return Unknown("TimeoutError")
+        finally:
+            worker.in_hand[text.attempt_id] = "with an answer that is not recorded"
 
     async def find(self, text: OutboundText, since: datetime) -> Found | Absent | CannotAsk:
         await asyncio.sleep(self._dice.uniform(0.01, 1))
@@ -109,6 +114,13 @@ class StoryCarrier:
             if is_this and taken.taken_at is not None and taken.taken_at >= since - timedelta(minutes=2):
                 return Found(self._report(taken, text.attempt_id))
         return Absent()
+
+    async def look_up(self, sid: str, attempt_id: UUID) -> Found | Absent | CannotAsk:
+        await asyncio.sleep(self._dice.uniform(0.01, 1))
+        if self._now() < self._questions_from(attempt_id):
+            return CannotAsk("TimeoutError")
+        taken = self.texts.get(attempt_id)
+        return Found(self._report(taken, attempt_id)) if taken and taken.sid == sid else Absent()
 
     def verify(self, url: str, body: bytes, headers: Mapping[str, str]) -> bool:
         return self._adapter.verify(url, body, headers)

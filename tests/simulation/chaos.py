@@ -7,26 +7,27 @@ switching one off leaves the others' rolls as they were.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 
 # How often each fault strikes when it is asked for: at a step, a statement, a commit, a call, a receipt.
 RATES = {
-    "kill": 0.004,  # a process dies, at this step
+    "kill": 0.006,  # a process dies, at this step
     "deploy": 0.002,  # a worker is told to stop and a new one starts beside it
     "clock_step": 0.003,  # a machine's clock jumps, by seconds
     "stall": 0.01,  # nobody gets on for a while: a pause of seconds, minutes, hours
     "drop": 0.004,  # the connection is gone before a statement
     "drop_commit": 0.05,  # the connection is gone in the middle of a commit
     "lost_wakeup": 0.2,  # a NOTIFY does not arrive
-    "timeout_before": 0.08,  # the carrier never gets the text, and the worker waits in vain
+    "timeout_before": 0.12,  # the carrier never gets the text, and the worker waits in vain
     "timeout_after": 0.1,  # the carrier takes the text, and its answer comes too late
-    "error_before": 0.08,  # 5xx, not taken
+    "error_before": 0.1,  # 5xx, not taken
     "error_after": 0.1,  # 5xx, taken
     "throttle": 0.12,  # 429
     "unreachable": 0.08,  # no connection to the carrier
-    "reject": 0.05,  # refused for good
+    "reject": 0.08,  # refused for good
     "cannot_ask": 0.3,  # the carrier cannot be asked about a text
     "undelivered": 0.15,  # taken, and not delivered
     "expired": 0.1,  # taken, and tried until its validity ends
@@ -68,6 +69,7 @@ class Plan:
     workers: int
     schedulers: int
     faults: frozenset[str]
+    begins: datetime | None = None  # else the seed says when
     variant: str | None = None  # a defect that must be caught
 
     @classmethod
@@ -94,8 +96,9 @@ class Plan:
         missing = [fault for fault in FAULTS if fault not in self.faults]
         numbers = [f"--{name} {getattr(self, name)}" for name in ACTORS]
         faults = ["--faults", ",".join(sorted(self.faults)) or "none"] if missing else []
+        begins = ["--begins", f"{self.begins:%Y-%m-%dT%H:%M:%SZ}"] if self.begins else []
         variant = ["--variant", self.variant] if self.variant else []
-        return " ".join(["--seed", str(self.seed), "--steps", str(self.steps), *numbers, *faults, *variant])
+        return " ".join(["--seed", str(self.seed), "--steps", str(self.steps), *numbers, *faults, *begins, *variant])
 
 
 ACTORS = ("shoppers", "merchants", "webs", "workers", "schedulers")
@@ -108,6 +111,7 @@ class Chaos:
     plan: Plan
     calm: bool = True  # nothing goes wrong: before the story, and after it
     choices: Random = field(init=False)
+    struck: Counter[str] = field(default_factory=Counter)  # how often each fault has happened
     _dice: dict[str, Random] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -121,10 +125,15 @@ class Chaos:
 
     def strikes(self, fault: str) -> bool:
         """Whether this fault happens here and now."""
-        return not self.calm and fault in self.plan.faults and self.dice(fault).random() < RATES[fault]
+        happens = not self.calm and fault in self.plan.faults and self.dice(fault).random() < RATES[fault]
+        if happens:
+            self.struck[fault] += 1
+        return happens
 
     def beginning(self) -> datetime:
         """When the story begins: in the evening before one of the interesting nights, or in the morning after it."""
+        if self.plan.begins is not None:
+            return self.plan.begins
         dice = self.dice("beginning")
         evening = dice.choice(BEGINNINGS) + timedelta(seconds=dice.randrange(6 * 3600))
         if dice.random() < 0.2:

@@ -22,12 +22,20 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 
+from cartwake.carts import store as carts
 from cartwake.kit.crypto import Vault
 from cartwake.kit.db import ADAPTERS, PREPARE_AFTER, Connection, Database, Login
 from cartwake.kit.schema import migrate
+from cartwake.messages import store
 from simulation.director import DEADLOCK_TIMEOUT_MS
 from simulation.process import Process
 
+# The statements by which a worker's transactions are told apart.
+MARKS = {
+    id(carts.READ_LOCKED): "claiming",
+    id(store.MOVE): "recording",
+    id(store.CLAIM_EVENTS): "applying events",
+}
 COMMIT, ROLLBACK = "COMMIT", "ROLLBACK"
 WRITES = ("INSERT", "UPDATE", "DELETE")
 IDS_MAX = 60  # of one line of the story
@@ -42,6 +50,11 @@ class Transaction:
     began_at: datetime
     statements: list[tuple[Any, Any]] = field(default_factory=list)  # query and parameters
     wrote: bool = False
+
+    @property
+    def marks(self) -> Iterator[str]:
+        """What it is about, by the statements that tell."""
+        return (MARKS[id(query)] for query, _ in self.statements if id(query) in MARKS)
 
 
 class StoryConnection(psycopg.AsyncConnection[DictRow]):
@@ -139,8 +152,10 @@ class StoryConnection(psycopg.AsyncConnection[DictRow]):
 
     def _lose(self, what: str, when: str) -> psycopg.OperationalError:
         assert self.process is not None
-        self.process.director.tell(self.process.name, f"loses its connection {when} {what}")
-        self.process.director.cut(self.pid, self.cut)
+        director = self.process.director
+        director.tell(self.process.name, f"loses its connection {when} {what}")
+        director.coverage.crashes[f"connection lost {when} a {'commit' if what == COMMIT else 'statement'}"] += 1
+        director.cut(self.pid, self.cut)
         return psycopg.OperationalError("server closed the connection unexpectedly")
 
 

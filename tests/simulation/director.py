@@ -20,6 +20,7 @@ from psycopg import waiting
 from psycopg.errors import DeadlockDetected
 
 from simulation.chaos import Chaos
+from simulation.coverage import Coverage
 from simulation.loop import StoryLoop
 from simulation.process import ERRAND, Process, belonging_task
 from simulation.server import Server
@@ -82,6 +83,7 @@ class Director:
     parked: list[Gate] = field(default_factory=list)
     under_way: list[Statement] = field(default_factory=list)
     troubles: list[Exception] = field(default_factory=list)
+    coverage: Coverage = field(default_factory=Coverage)
     connects: int = 0  # connections that are being made
     _woken: list[tuple[int, asyncio.Future[None]]] = field(default_factory=list)
     _numbers: int = 0
@@ -213,6 +215,8 @@ class Director:
 
     def kill(self, process: Process) -> None:
         """`kill -9`: no cleaning up. What the server was doing for it ends, and its transactions roll back."""
+        if not self.chaos.calm:
+            self.coverage.crashes.update(process.whereabouts() or {f"{process.kind} at rest"})
         process.alive = False
         self.processes.remove(process)
         for connection in list(process.connections):
@@ -263,12 +267,18 @@ class Director:
     def _park(self, statement: Statement) -> None:
         self.server.stop(statement.pid)
         if not statement.was_parked:
+            for holder in self._holding(statement.holders):
+                self.coverage.races[f"{statement.process.kind} in {statement.what} for {holder.kind}"] += 1
             self.tell(statement.process.name, f"waits in {statement.what} for {self._names(statement.holders)}")
         statement.was_parked = True
 
     def _names(self, pids: frozenset[int]) -> str:
-        owners = {each.pid: each.owner for process in self.processes for each in process.connections}
-        return " and ".join(sorted(owners.get(pid, "somebody") for pid in pids))
+        names = sorted(process.name for process in self._holding(pids))
+        return " and ".join([*names, *["somebody"] * (len(pids) - len(names))])
+
+    def _holding(self, pids: frozenset[int]) -> list[Process]:
+        """Whose connections those are."""
+        return [process for process in self.processes for each in process.connections if each.pid in pids]
 
     def _on_lost_exception(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A task failed and nobody asked what came of it."""

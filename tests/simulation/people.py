@@ -16,7 +16,7 @@ from cartwake.kit.errors import BadInput
 from cartwake.kit.phones import Phone, parse_mobile
 from simulation.acts import Act, Cart, Merchant, Shop
 from simulation.process import ERRAND
-from simulation.windows import ZONES
+from simulation.windows import AREA_CODES, ZONES
 from simulation.witness import GRANTED, NOT_MINE, STARTED, SUPPRESSED, WITHDRAWN
 from world import TICKED, UNTICKED, plain
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from simulation.stage import Stage
 
 TRIES = 6
+CARTS_MAX = 12  # of one shopper: hours in which no web listens are not to be spent on carts that nobody hears of
 CREDITS = (-90, -60, -30, -5, 3, 10, 30, 200)
 # Without a state, a parcel to these may go to so many zones that there is no hour for a text.
 SHIPPED_TO = sorted(ZONES.keys() - {"US", "CA", "AU"})
 Plot = Callable[["Shopper", Cart], Awaitable[None]]
-# An area code in the zone that `windows` knows, for the two countries where it matters.
-AREA_CODES = {"US": "+1212", "CA": "+1416"}
+AMERICANS = 3  # phones of each country with area codes for one of any other, so that a story has several zones
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Shopper:
     async def live(self) -> None:
         ERRAND.set(self.name)
         await self.people.nap(self.dice.uniform(0, 300))
-        while not self.people.closing.is_set():
+        while self.carts < CARTS_MAX and not self.people.closing.is_set():
             cart = self._new_cart()
             await self._leave(cart)
             plot = self.dice.choice(PLOTS)
@@ -341,8 +341,8 @@ def _due_s(cart: Cart) -> float:
 
 
 def phones(dice: Random, count: int) -> list[Phone]:
-    """Mobile numbers of all countries in the story, each of another country until all have been, some twice."""
-    countries = sorted(ZONES)
+    """Mobile numbers of all countries in the story: every country once before any comes again, some phones twice."""
+    countries = sorted(ZONES) + [country for country in AREA_CODES for _ in range(AMERICANS - 1)]
     dice.shuffle(countries)
     found: list[Phone] = []
     while len(found) < count:
@@ -358,7 +358,7 @@ def _phone(dice: Random, country: str) -> Phone:
     example = phonenumbers.example_number_for_type(country, phonenumbers.PhoneNumberType.MOBILE)
     assert example is not None, country
     e164 = phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.E164)
-    e164 = AREA_CODES.get(country, e164[:5]) + e164[5:]
+    e164 = dice.choice(sorted(AREA_CODES.get(country, {e164[:5]: ()}))) + e164[5:]
     while True:
         candidate = e164[:-4] + f"{dice.randrange(10_000):04}"
         with suppress(BadInput):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
 
 from cartwake.jobs.trigger import Wake
 
@@ -30,8 +31,29 @@ class Process:
         # In the order in which they were made, which a set would not keep.
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.connections: dict[StoryConnection, None] = {}
+        self.doing: list[str] = []  # what its tasks are in the middle of
+        self.in_hand: dict[UUID, str] = {}  # attempts that it has claimed and not recorded, and how far each is
         self.clock = StoryClock(self)
         director.processes.append(self)
+
+    @property
+    def kind(self) -> str:
+        return self.name.partition("-")[0]
+
+    @contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        """In the middle of something, as long as the block lasts."""
+        self.doing.append(what)
+        try:
+            yield
+        finally:
+            self.doing.remove(what)
+
+    def whereabouts(self) -> set[str]:
+        """Where it is in its work: nowhere, when it is at rest."""
+        transactions = [each.transaction_so_far for each in self.connections]
+        marks = {mark for each in transactions if each is not None for mark in each.marks}
+        return {f"{self.kind} {where}" for where in (*self.doing, *self.in_hand.values(), *marks)}
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work`; what it raises ends the simulation."""

@@ -8,8 +8,8 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, MutableMapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, LiteralString
 from unittest.mock import patch
 
 import psycopg
@@ -23,6 +23,7 @@ from cartwake.kit.runtime import vault_of
 from simulation.audit import Audit
 from simulation.broken import variant
 from simulation.chaos import Chaos, Plan
+from simulation.coverage import Coverage
 from simulation.database import QUIET_TABLES, fresh_database
 from simulation.director import TICK_S, Director
 from simulation.loop import StoryLoop
@@ -38,8 +39,10 @@ HOP_S = 601.0  # longer than the nap, and than the pace of the abandonment scan
 # Where nothing is going on, time may as well leap: else most steps would be spent on looking for work.
 LEAP_RATE = 0.05
 LEAPS_S = (*(60.0,) * 4, *(300.0,) * 4, 900.0, 900.0, 2400.0, 10 * 3600.0)
+HURRY_RATE = 0.5  # the same when the shops are closed
 IDLE = frozenset({"looks for messages", "looks for events", "wakes up"})
 PACE_STEPS = 150  # how long a process stays as slow as it is
+MIDST_WEIGHT = 20  # how much likelier it is that somebody dies who is in the middle of something
 RESTART_S = (0.5, 10.0, 120.0, 900.0)
 
 # When something will happen by itself next. Texts of unknown fate are asked about until the carrier answers.
@@ -49,10 +52,21 @@ SELECT min(at) FROM (
   UNION ALL SELECT min(lease_until) FROM sms_messages WHERE state = 'sending'
   UNION ALL SELECT min(GREATEST(attempted_at + interval '30 minutes', %(now)s + interval '20 minutes'))
     FROM sms_messages WHERE state = 'unknown'
-  UNION ALL SELECT min(accepted_at) + interval '72 hours' FROM sms_messages WHERE state IN ('accepted', 'sent')
+  UNION ALL SELECT min(GREATEST(accepted_at + interval '72 hours', %(now)s + interval '50 minutes'))
+    FROM sms_messages WHERE state IN ('accepted', 'sent')
   UNION ALL SELECT min(scan_at) FROM checkout_sessions
     WHERE state IN ('open', 'abandoned') AND stale_at > %(now)s
   UNION ALL SELECT min(payment_until) FROM checkout_sessions WHERE state = 'payment_pending'
+  UNION ALL SELECT min(received_at) FROM carrier_events WHERE processed_at IS NULL
+) AS t
+"""
+
+
+# When a text goes out next.
+NEXT_TEXT = """
+SELECT min(at) FROM (
+  SELECT min(due_at) AS at FROM sms_messages WHERE state IN ('scheduled', 'held')
+  UNION ALL SELECT min(lease_until) FROM sms_messages WHERE state = 'sending'
   UNION ALL SELECT min(received_at) FROM carrier_events WHERE processed_at IS NULL
 ) AS t
 """
@@ -72,6 +86,7 @@ class Outcome:
     carts: int
     deadlocks: int
     states: Counter[str]
+    coverage: Coverage
     seconds: float
 
 
@@ -107,6 +122,7 @@ class Simulation:
             for _ in range(self._plan.steps):
                 self._step()
                 self._look()
+            self._wind_down()
             self._calm_down()
             self._audit.conclude()
         except Broken as broken:
@@ -131,6 +147,7 @@ class Simulation:
             carts=len(witness.carts),
             deadlocks=director.deadlocks,
             states=Counter(dict(states.fetchall())),
+            coverage=replace(director.coverage, faults=self._chaos.struck, stories=1),
             seconds=seconds,
         )
 
@@ -142,8 +159,8 @@ class Simulation:
         director.step_number += 1
         director.pass_time(director.loop.time() + TICK_S)
         self._restart()
-        if chaos.strikes("kill"):
-            self._kill(dice.choice(self._stage.mortals))
+        if self._stage.mortals and chaos.strikes("kill"):
+            self._kill(self._victim())
         elif chaos.strikes("deploy"):
             self._deploy()
         elif chaos.strikes("clock_step"):
@@ -179,10 +196,16 @@ class Simulation:
 
     def _skip(self) -> None:
         """Nobody can go on: time passes until somebody wakes."""
-        when = self._director.loop.next_timer()
-        if when is None:
+        sleepers = [when for when in (self._director.loop.next_timer(), *self._resting.values()) if when is not None]
+        if not sleepers:
             raise Broken("nothing hangs", "nobody can go on, and nobody sleeps")
-        self._director.pass_time(when)
+        self._director.pass_time(min(sleepers))
+
+    def _victim(self) -> str:
+        """Who dies: rather somebody who is in the middle of something."""
+        names = self._stage.mortals
+        weights = [MIDST_WEIGHT if self._stage.process(name).whereabouts() else 1 for name in names]
+        return self._chaos.choices.choices(names, weights)[0]
 
     def _kill(self, name: str) -> None:
         self._stage.kill(name)
@@ -208,6 +231,32 @@ class Simulation:
                 self._stage.start(name)
                 self._director.settle()
 
+    def _wind_down(self) -> None:
+        """Nobody begins anything any more, but things go on going wrong while time passes to what is due.
+
+        Most texts leave at an opening, and the steps of a story are used up long before the next morning.
+        """
+        director = self._director
+        director.tell("director", "closes the shops")
+        self._stage.people.closing.set()
+        director.settle()
+        for _ in range(self._plan.steps):
+            self._step()
+            self._look()
+            if self._chaos.choices.random() < HURRY_RATE and all(gate.what in IDLE for gate in director.parked):
+                due_s = self._due_s(NEXT_TEXT)
+                if due_s is None:
+                    return
+                director.pass_time(director.loop.time() + due_s)
+
+    def _due_s(self, query: LiteralString) -> float | None:
+        """In how many seconds something is due; None when nothing ever will be."""
+        director = self._director
+        due = director.server.conn.execute(query, {"now": director.now()}).fetchone()
+        if due == (None,) and not self._stage.crowd.tasks and not self._are_processes_busy():
+            return None
+        return max((due[0] - director.now()).total_seconds(), 0.0) if due and due[0] else 0.0
+
     def _look(self) -> None:
         """Only a commit changes what others can see, so only after one is there anything new to check."""
         if self._stage.wrote:
@@ -221,19 +270,15 @@ class Simulation:
         director = self._director
         director.tell("director", "lets nothing go wrong any more")
         self._chaos.calm = True
-        self._stage.people.closing.set()
-        director.settle()
         self._restart()
         self._leave_one_of_each()
         for _ in range(HOPS_MAX):
             while director.parked:
                 director.step_calmly()
                 self._look()
-            due = director.server.conn.execute(NEXT_DUE, {"now": director.now()}).fetchone()
-            if due == (None,) and not self._stage.crowd.tasks and not self._are_processes_busy():
+            if (due_s := self._due_s(NEXT_DUE)) is None:
                 return
-            wait_s = (due[0] - director.now()).total_seconds() if due and due[0] else 0.0
-            director.pass_time(director.loop.time() + max(wait_s, 0.0) + HOP_S)
+            director.pass_time(director.loop.time() + due_s + HOP_S)
         raise Broken("everything ends", "something is due for ever", [])
 
     def _leave_one_of_each(self) -> None:
@@ -287,7 +332,11 @@ def _watching_logs(director: Director) -> Iterator[None]:
         error = line.get("exc_info")
         director.tell("log", f"{line['event']} {line.get('error', '')}")
         cause = sys.exc_info()[1]
-        if error and isinstance(cause, Exception) and not is_transient(cause):
+        if line["event"] == "invariant.broken":
+            director.troubles.append(Broken(f"invariant {line['invariant']}", "the scheduler says so"))
+        if isinstance(cause, Broken):
+            director.troubles.append(cause)
+        elif error and isinstance(cause, Exception) and not is_transient(cause):
             director.troubles.append(Broken("nothing fails unexpectedly", f"{line['event']}: {cause!r}"))
         raise structlog.DropEvent
 

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import httpx
 
+from cartwake.carriers.protocol import Carrier
 from cartwake.jobs import periodic
 from cartwake.jobs.trigger import Wake
 from cartwake.kit.config import Settings
@@ -27,19 +28,32 @@ from simulation.carrier import StoryCarrier
 from simulation.database import StoryDatabase, Transaction
 from simulation.director import Director
 from simulation.people import Owner, People, Shopper, phones
-from simulation.process import Process, StoryTrigger
+from simulation.process import CURRENT, Process, StoryTrigger
 from simulation.witness import Witness
 
 WINDOWS = (("10:00", "19:00"), ("10:00", "19:00"), ("12:00", "18:00"))
-# Periodic work comes at a slower pace, which leaves more steps for what matters; the audit looks at invariants.
+# Periodic work comes at a slower pace, which leaves more steps for what matters.
 SLOWER = {
     "abandonment_scan": "*/10 * * * *",
     "unknown_outcomes": "*/10 * * * *",
     "stale_sweep": "*/20 * * * *",
 }
-PLAYED_TASKS: tuple[Task, ...] = tuple(
-    replace(task, cron=SLOWER.get(task.name, task.cron)) for task in TASKS if task.name != "invariants"
-)
+
+
+def _watched(task: Task) -> Task:
+    """The task, at the story's pace; whoever looks can see that a process is at it, and that it has ended well."""
+
+    async def run(runtime: Runtime, carrier: Carrier) -> None:
+        process = CURRENT.get()
+        assert process is not None
+        with process.busy("in a task"):
+            await task.run(runtime, carrier)
+        process.director.coverage.tasks[task.name] += 1
+
+    return replace(task, cron=SLOWER.get(task.name, task.cron), run=run)
+
+
+PLAYED_TASKS: tuple[Task, ...] = tuple(map(_watched, TASKS))
 CREDITS = (0, 15, 60, 1000)
 # Seconds until a cart is abandoned, and until its text is due. Most shops are quick, so that a story has many texts.
 DELAYS_S = ((60, 120), (60, 300), (300, 600), (1800, 2700))
@@ -56,8 +70,9 @@ class WebProcess:
 
     async def request(self, method: str, path: str, **options: Any) -> httpx.Response | None:
         """The answer; None when the process died before it answered."""
-        task = self.process.task(self._http.request(method, path, **options))
-        await asyncio.wait([task])
+        with self.process.busy("in a webhook" if path.startswith("/hooks") else "in a request"):
+            task = self.process.task(self._http.request(method, path, **options))
+            await asyncio.wait([task])
         return None if task.cancelled() else task.result()
 
 
@@ -94,6 +109,10 @@ class Stage:
         """The names of the processes that may die."""
         return sorted([*self.webs, *self.engines])
 
+    def process(self, name: str) -> Process:
+        """The process of that name, which lives."""
+        return self.webs[name].process if name in self.webs else self.engines[name][0]
+
     def some_web(self) -> WebProcess | None:
         """One of the web processes that listen, as a balancer would choose."""
         names = sorted(self.webs)
@@ -119,7 +138,9 @@ class Stage:
     def kill(self, name: str) -> None:
         """Kill a process by its name."""
         self.director.tell(name, "dies")
-        process = self.webs.pop(name).process if name in self.webs else self.engines.pop(name)[0]
+        process = self.process(name)
+        self.webs.pop(name, None)
+        self.engines.pop(name, None)
         self.triggers.pop(process, None)
         self.director.kill(process)
 

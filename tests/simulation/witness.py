@@ -16,7 +16,7 @@ from uuid import UUID
 from cartwake.carriers.protocol import OutboundText
 from cartwake.carriers.sandbox.encoding import segments
 from cartwake.consent.model import Action
-from cartwake.consent.store import CHANGES
+from cartwake.consent.store import CHANGES, INSERT_EVENTS
 from cartwake.kit.crypto import Vault
 from cartwake.kit.phones import Phone, hash_phone
 from cartwake.messages import store
@@ -25,14 +25,17 @@ from simulation.carrier import Taken
 from simulation.chaos import CLOCK_WRONG_MAX_S
 from simulation.database import Transaction
 from simulation.director import Director
+from simulation.process import Process
 from simulation.story import Broken
-from simulation.windows import may_be_texted
+from simulation.windows import AREA_CODES, LOOK_EVERY, clock, clock_change, continent, first_opening, may_be_texted
 
 STALE_AFTER = timedelta(hours=96)
 # A call begins at most 30 s after its slot, which is at most 5 s after the claim.
 CALL_WITHIN = timedelta(seconds=35)
 # Two clocks may be wrong by so much in opposite directions.
 TOLERANCE = timedelta(seconds=2 * CLOCK_WRONG_MAX_S)
+
+SPREAD_MAX = timedelta(seconds=900)  # as merchants set it
 
 # Credits per segment, as the article lists them.
 PRICES = {
@@ -59,6 +62,14 @@ class Claim:
     committed: int
 
 
+@dataclass(frozen=True)
+class Held:
+    """A message that waits for an opening."""
+
+    since: datetime
+    until: datetime
+
+
 class Witness:
     """Sees every act, every commit and everything that reaches the carrier; raises `Broken`."""
 
@@ -76,8 +87,11 @@ class Witness:
         self.texts_to: defaultdict[str, list[Taken]] = defaultdict(list)  # by phone
         self.phones: dict[bytes, Phone] = {}
         self.said: list[tuple[Cart, str, int]] = []  # texts that our web has answered, and the steps they began at
+        self.held: dict[UUID, Held] = {}  # by message
+        self.proved_at: dict[tuple[UUID, bytes], datetime] = {}  # the last consent event, by shop and phone
         self._director = director
         self._vault = vault
+        self._clocks_are_right = "clock_step" not in director.chaos.plan.faults  # else they tell no order
         self._cart_of: dict[UUID, Cart] = {}
 
     # --- acts -----------------------------------------------------------------------------------------
@@ -106,6 +120,12 @@ class Witness:
         for query, params in transaction.statements:
             if query is store.BEGIN_SENDING:
                 self._note_claims(transaction, params)
+            elif query is store.HOLD_OR_DROP:
+                self._note_holds(params)
+            elif query is INSERT_EVENTS:
+                self._note_proof(params)
+            elif query is store.MOVE:
+                self._note_answers(transaction.process, params["messages"])
             elif query is CHANGES[Action.SUPPRESSED]:
                 for shop_id, phone_hash in zip(params["shops"], params["phones"], strict=True):
                     self.answered([self.act(self.consents[shop_id, phone_hash], SUPPRESSED)])
@@ -118,6 +138,42 @@ class Witness:
             self.claims[attempt_id] = Claim(
                 message_id, phone, transaction.began_step, transaction.began_at, decided_at, self._director.step_number
             )
+            transaction.process.in_hand[attempt_id] = "between claim and call"
+            proved_at = self.proved_at.get((self.cart_of(message_id).shop.shop_id, phone))
+            if self._clocks_are_right and (proved_at is None or decided_at <= proved_at):
+                raise Broken("the proof is in order", f"claimed at {decided_at}, after {proved_at}", [message_id])
+
+    def _note_holds(self, params: dict[str, Any]) -> None:
+        """Messages wait for an opening: for the first one that there is, by the clock of whoever decided it."""
+        now = params["now"]
+        for message_id, reason, until in zip(params["messages"], params["reasons"], params["untils"], strict=True):
+            if reason != "quiet_hours":
+                self.held.pop(message_id, None)
+                continue
+            held = self.held.setdefault(message_id, Held(now, until))
+            self.held[message_id] = Held(held.since, until)
+            cart = self.cart_of(message_id)
+            first = first_opening(now, cart.whereabouts, cart.shop.opens, cart.shop.closes)
+            if first is None or not first - TOLERANCE <= until <= first + SPREAD_MAX + LOOK_EVERY + TOLERANCE:
+                raise Broken("a text waits for the next opening", f"{cart}: {until}, not {first}", [message_id])
+
+    def _note_proof(self, params: dict[str, Any]) -> None:
+        """Consent changed: later than it did before, as the proof says, for this is the order of the commits."""
+        for shop_id, phone_hash, at in zip(params["shops"], params["phones"], params["ats"], strict=True):
+            last = self.proved_at.get((shop_id, phone_hash))
+            if last is not None and at <= last:
+                raise Broken("the proof is in order", f"{params['action']} at {at}, after {last}", [shop_id])
+            self.proved_at[shop_id, phone_hash] = at
+            claims = [claim for claim in self.claims.values() if claim.phone_hash == phone_hash]
+            mine = [claim.decided_at for claim in claims if self.cart_of(claim.message_id).shop.shop_id == shop_id]
+            if self._clocks_are_right and mine and at <= max(mine):
+                raise Broken("the proof is in order", f"{params['action']} at {at}, after {max(mine)}", [shop_id])
+
+    def _note_answers(self, process: Process, message_ids: list[UUID]) -> None:
+        """What a worker has recorded is in its hands no more."""
+        for attempt_id in list(process.in_hand):
+            if self.claims[attempt_id].message_id in message_ids:
+                del process.in_hand[attempt_id]
 
     # --- what reaches the carrier -------------------------------------------------------------------------
 
@@ -160,6 +216,7 @@ class Witness:
                 both = [text.attempt_id, other.text.attempt_id]
                 raise Broken("one text per phone and day", f"{other.handed_at} and {taken.handed_at}", both)
         self.texts_to[text.to].append(taken)
+        self._cover(self.cart_of(message_id), self.held.pop(message_id, None))
 
     def delivered(self, taken: Taken) -> None:
         """A text reached its phone: at a time when it may?"""
@@ -167,6 +224,20 @@ class Witness:
         cart = self.cart_of(self.claims[taken.text.attempt_id].message_id)
         if not self.is_open(cart, now, early=TOLERANCE):
             raise Broken("no text is delivered at night", f"{cart.phone.country} {now}", [taken.text.attempt_id])
+
+    def _cover(self, cart: Cart, held: Held | None) -> None:
+        """A text went out, and waited for its opening perhaps."""
+        coverage, country = self._director.coverage, cart.phone.country
+        coverage.texted[country] += 1
+        if country in AREA_CODES:
+            coverage.zones.update(f"{country} {zone}" for zone in AREA_CODES[country][cart.phone.e164[:5]])
+        if held is None:
+            return
+        coverage.openings[country] += 1
+        for zone in cart.whereabouts.zones:
+            coverage.opened_at[f"{zone} {held.until.astimezone(clock(zone)):%a %H:%M}"] += 1
+            if change := clock_change(zone, held.since, self._director.now()):
+                coverage.clock_changes[f"{continent(zone)} {change}"] += 1
 
     # --- rules ----------------------------------------------------------------------------------------------
 
@@ -230,9 +301,8 @@ class Witness:
 
     def is_open(self, cart: Cart, at: datetime, early: timedelta) -> bool:
         """Whether the recipient may be texted at `at`, or would be if clocks were wrong by no more than `early`."""
-        countries = {cart.phone.country, cart.country or cart.phone.country}
         return any(
-            may_be_texted(at + wrong_by, countries, cart.shop.opens, cart.shop.closes)
+            may_be_texted(at + wrong_by, cart.whereabouts, cart.shop.opens, cart.shop.closes)
             for wrong_by in (timedelta(0), early, -early)
         )
 

@@ -200,13 +200,16 @@ class Examinable(Protocol):
 
 
 class Carrier(Protocol):
-    """An adapter to one carrier. `send` and `find` never raise for what a carrier or network does."""
+    """An adapter to one carrier. `send`, `find` and `look_up` never raise for what a carrier or network does."""
 
     async def send(self, text: OutboundText) -> SendResult:
         """Hand one text over, once. Never retries by itself."""
 
     async def find(self, text: OutboundText, since: datetime) -> Found | Absent | CannotAsk:
         """Ask whether a text handed over at or after `since` was taken (by to, from, time and body)."""
+
+    async def look_up(self, sid: str, attempt_id: UUID) -> Found | Absent | CannotAsk:
+        """Ask what became of a text that was taken, by the id that it was given. `attempt_id`: whose it is."""
 
     def verify(self, url: str, body: bytes, headers: Mapping[str, str]) -> bool:
         """Whether the carrier signed this webhook: full public URL, raw form body, headers. Constant time."""

@@ -68,6 +68,7 @@ NETWORK_TROUBLES = {
     NetworkTrouble.CERTIFICATE: Trouble.CERTIFICATE,
     NetworkTrouble.TIMEOUT: Trouble.TIMEOUT,
 }
+NO_SUCH_TEXT = 20404
 
 # Twilio's dates have whole seconds and its clock is not ours. Wider is safe: two texts to one phone
 # with the same body are a day apart at least.
@@ -144,6 +145,16 @@ class TwilioCarrier:
         except Exception as error:  # it was only a question: whatever went wrong, it can be asked again
             return CannotAsk(_why(error))
         return CannotAsk("more texts between these two numbers than can be searched")
+
+    async def look_up(self, sid: str, attempt_id: UUID) -> Found | Absent | CannotAsk:
+        """What became of a text that was taken; absent when Twilio has it no more (20404)."""
+        try:
+            record = await self._messages(sid).fetch_async()
+        except TwilioRestException as refusal:
+            return Absent() if refusal.code == NO_SUCH_TEXT else CannotAsk(describe(None, refusal.status))
+        except Exception as error:  # it was only a question: whatever went wrong, it can be asked again
+            return CannotAsk(_why(error))
+        return Found(_report(record, attempt_id)) if record.sid == sid else CannotAsk("an answer about another text")
 
     async def history(self, since: datetime) -> AsyncIterator[ListedText]:
         """Every text of the account since then, newest first, a page at a time. Raises `CarrierError`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -56,7 +56,7 @@ async def lift(
     """START: takes back a STOP and is consent in the owner's own words. Returns the changes that lifted one."""
     lifted = await store.change_states(conn, moment.now, Action.UNSUPPRESSED, changes, said_at=said_at)
     real = [change for change in changes if _key(change) in lifted]
-    await _write_events(conn, moment, Action.UNSUPPRESSED, channel, real)
+    await _write_events(conn, moment, Action.UNSUPPRESSED, channel, real, lifted)
     return real
 
 
@@ -91,8 +91,8 @@ async def _record(
 ) -> None:
     if not changes:
         return
-    await store.change_states(conn, moment.now, action, changes, reason=reason, said_at=said_at or moment.now)
-    await _write_events(conn, moment, action, channel, changes)
+    last = await store.change_states(conn, moment.now, action, changes, reason=reason, said_at=said_at or moment.now)
+    await _write_events(conn, moment, action, channel, changes, last)
 
 
 async def _write_events(
@@ -101,27 +101,31 @@ async def _write_events(
     action: Action,
     channel: Channel,
     changes: Sequence[ConsentChange],
+    last: Mapping[store.StateKey, datetime],
 ) -> None:
     """What was said, in the order in which it took effect: the states' rows are locked, and claims read them.
 
     So the time is that of the lock. With an earlier one the proof would show a text after a no that came after
-    it, or a no after the yes that took it back.
+    it, or a no after the yes that took it back. `last`: when each row's last event was. Another machine, whose
+    clock may be ahead of ours, may have written it: this one is later all the same.
     """
     if not changes:
         return
-    moment = moment.after_waiting()
+    now = moment.after_waiting().now
+    ats = [max(now, last[_key(change)] + store.INSTANT) for change in changes]
     evidence = [_plain(change.evidence) for change in changes]
     salts = [moment.ids.token_bytes(SALT_BYTES) for _ in changes]
     proofs: dict[str, list[Any]] = {
-        "events": [moment.new_id() for _ in changes],
+        "events": [moment.ids.new(at) for at in ats],
+        "ats": ats,
         "salts": salts,
         "commitments": [
-            commitment(salt, action, change.phone_hash, moment.now, plain)
-            for salt, change, plain in zip(salts, changes, evidence, strict=True)
+            commitment(salt, action, change.phone_hash, at, plain)
+            for salt, change, at, plain in zip(salts, changes, ats, evidence, strict=True)
         ],
         "evidence": [moment.vault.seal(json.dumps(plain, ensure_ascii=False), "evidence") for plain in evidence],
     }
-    await store.insert_events(conn, moment.now, action, channel, changes, proofs=proofs)
+    await store.insert_events(conn, action, channel, changes, proofs=proofs)
 
 
 def _plain(evidence: Evidence) -> dict[str, Any]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from cartwake.consent.model import Action, Channel, ConsentChange, ConsentState
 from cartwake.kit.db import Connection, row, rows
 
-# Rows are taken in one order everywhere, so that two batches cannot wait for each other.
+# Rows are taken in one order everywhere, so that two batches cannot wait for each other. Each of these answers the
+# time of the last event of every row that it changed, for `INSERT_EVENTS` to stamp the new one later than that; a
+# row that is new has had none, and stands for the moment before this one until then.
 _CHANGED = """
 WITH changed AS (
   SELECT DISTINCT * FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(phones)s::bytea[])
@@ -23,10 +25,10 @@ GRANT = (
     _CHANGED
     + """
 INSERT INTO consent_states AS s (organization_id, shop_id, phone_hash, state, state_at)
-SELECT organization_id, shop_id, phone_hash, 'granted', %(now)s FROM changed
+SELECT organization_id, shop_id, phone_hash, 'granted', %(before)s FROM changed
 ON CONFLICT (organization_id, shop_id, phone_hash)
-DO UPDATE SET state = 'granted', state_at = EXCLUDED.state_at
-RETURNING s.organization_id, s.shop_id, s.phone_hash
+DO UPDATE SET state = 'granted'
+RETURNING s.organization_id, s.shop_id, s.phone_hash, s.state_at
 """
 )
 # Consent was taken back; a later box may give it again.
@@ -34,10 +36,10 @@ WITHDRAW = (
     _CHANGED
     + """
 INSERT INTO consent_states AS s (organization_id, shop_id, phone_hash, state, state_at)
-SELECT organization_id, shop_id, phone_hash, 'withdrawn', %(now)s FROM changed
+SELECT organization_id, shop_id, phone_hash, 'withdrawn', %(before)s FROM changed
 ON CONFLICT (organization_id, shop_id, phone_hash)
-DO UPDATE SET state = 'withdrawn', state_at = EXCLUDED.state_at
-RETURNING s.organization_id, s.shop_id, s.phone_hash
+DO UPDATE SET state = 'withdrawn'
+RETURNING s.organization_id, s.shop_id, s.phone_hash, s.state_at
 """
 )
 # STOP and its like, from the moment that it was said. An unreachable number says nothing about consent, so its
@@ -47,14 +49,13 @@ SUPPRESS = (
     + """
 INSERT INTO consent_states AS s
   (organization_id, shop_id, phone_hash, state, state_at, suppressed_at, suppression_reason)
-SELECT organization_id, shop_id, phone_hash, 'withdrawn', %(now)s, %(said_at)s, %(reason)s FROM changed
+SELECT organization_id, shop_id, phone_hash, 'withdrawn', %(before)s, %(said_at)s, %(reason)s FROM changed
 ON CONFLICT (organization_id, shop_id, phone_hash) DO UPDATE SET
   state = CASE WHEN EXCLUDED.suppression_reason = 'unreachable' THEN s.state ELSE 'withdrawn' END,
-  state_at = CASE WHEN EXCLUDED.suppression_reason = 'unreachable' THEN s.state_at ELSE EXCLUDED.state_at END,
   suppressed_at = GREATEST(s.suppressed_at, EXCLUDED.suppressed_at),
   suppression_reason = CASE WHEN s.suppression_reason IN ('stop', 'not_my_number')
     THEN s.suppression_reason ELSE EXCLUDED.suppression_reason END
-RETURNING s.organization_id, s.shop_id, s.phone_hash
+RETURNING s.organization_id, s.shop_id, s.phone_hash, s.state_at
 """
 )
 # START takes back a STOP that was said before it, and is itself the owner's consent. Another worker may have
@@ -63,11 +64,11 @@ UNSUPPRESS = (
     _CHANGED
     + """
 UPDATE consent_states s
-SET state = 'granted', state_at = %(now)s, suppressed_at = NULL, suppression_reason = NULL
+SET state = 'granted', suppressed_at = NULL, suppression_reason = NULL
 FROM changed c
 WHERE (s.organization_id, s.shop_id, s.phone_hash) = (c.organization_id, c.shop_id, c.phone_hash)
   AND s.suppression_reason IN ('stop', 'carrier_opt_out') AND s.suppressed_at <= %(said_at)s
-RETURNING s.organization_id, s.shop_id, s.phone_hash
+RETURNING s.organization_id, s.shop_id, s.phone_hash, s.state_at
 """
 )
 CHANGES = {
@@ -76,11 +77,19 @@ CHANGES = {
     Action.SUPPRESSED: SUPPRESS,
     Action.UNSUPPRESSED: UNSUPPRESS,
 }
+# The events of rows that the transaction has locked, each later than the last one of its row: `state_at` says when
+# that was.
 INSERT_EVENTS = """
+WITH e AS (
+  SELECT * FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(phones)s::bytea[], %(events)s::uuid[],
+                       %(commitments)s::bytea[], %(ats)s::timestamptz[])
+    AS e (organization_id, shop_id, phone_hash, event_id, commitment, at)
+), stamped AS (
+  UPDATE consent_states s SET state_at = e.at FROM e
+  WHERE (s.organization_id, s.shop_id, s.phone_hash) = (e.organization_id, e.shop_id, e.phone_hash)
+)
 INSERT INTO consent_events (organization_id, shop_id, event_id, action, channel, commitment, at)
-SELECT organization_id, shop_id, event_id, %(action)s, %(channel)s, commitment, %(now)s
-FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(events)s::uuid[], %(commitments)s::bytea[])
-  AS e (organization_id, shop_id, event_id, commitment)
+SELECT organization_id, shop_id, event_id, %(action)s, %(channel)s, commitment, at FROM e
 """
 INSERT_EVIDENCE = """
 INSERT INTO consent_evidence (organization_id, shop_id, event_id, phone_hash, salt, evidence_sealed)
@@ -115,6 +124,7 @@ ORDER BY e.at, e.event_id
 """
 
 StateKey = tuple[UUID, UUID, bytes]
+INSTANT = timedelta(microseconds=1)  # the least that PostgreSQL tells apart
 
 
 async def change_states(
@@ -125,29 +135,29 @@ async def change_states(
     *,
     reason: str | None = None,
     said_at: datetime,
-) -> set[StateKey]:
-    """Apply one action to many phones; the keys that changed. Their rows are locked when this returns.
+) -> dict[StateKey, datetime]:
+    """Apply one action to many phones; which changed, and when the event before this one was, if there was one.
 
-    Hence the answer is always fetched: in a pipeline, a statement that nobody asks about has not run yet.
+    Their rows are locked when this returns. Hence the answer is always fetched: in a pipeline, a statement that
+    nobody asks about has not run yet.
     """
-    params = _columns(changes) | {"now": now, "reason": reason, "said_at": said_at}
+    params = _columns(changes) | {"before": now - INSTANT, "reason": reason, "said_at": said_at}
     return {
-        (found["organization_id"], found["shop_id"], found["phone_hash"])
+        (found["organization_id"], found["shop_id"], found["phone_hash"]): found["state_at"]
         for found in await rows(conn, CHANGES[action], params)
     }
 
 
 async def insert_events(
     conn: Connection,
-    now: datetime,
     action: Action,
     channel: Channel,
     changes: Sequence[ConsentChange],
     *,
     proofs: dict[str, list[Any]],
 ) -> None:
-    """`proofs` holds the columns `events`, `commitments`, `salts` and `evidence`, one entry per change."""
-    params = _columns(changes) | proofs | {"now": now, "action": action, "channel": channel}
+    """`proofs` holds the columns `events`, `ats`, `commitments`, `salts` and `evidence`, one entry per change."""
+    params = _columns(changes) | proofs | {"action": action, "channel": channel}
     await conn.execute(INSERT_EVENTS, params)
     await conn.execute(INSERT_EVIDENCE, params)
 

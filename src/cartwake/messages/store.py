@@ -127,17 +127,13 @@ SELECT m.organization_id, m.shop_id, m.message_id, m.attempt_id, m.attempted_at,
 FROM sms_messages m WHERE m.state = 'unknown' ORDER BY m.updated_at LIMIT %(limit)s
 """
 TOUCH = """
-UPDATE sms_messages SET updated_at = %(now)s WHERE message_id = ANY(%(messages)s) AND state = 'unknown'
+UPDATE sms_messages SET updated_at = %(now)s
+WHERE message_id = ANY(%(messages)s) AND state IN ('unknown', 'accepted', 'sent')
 """
-GIVE_UP_ON_RECEIPTS = """
-UPDATE sms_messages m SET state = 'delivery_unknown', reason = 'no_receipt', ended_at = %(now)s, updated_at = %(now)s
-FROM (
-  SELECT organization_id, shop_id, message_id FROM sms_messages
-  WHERE state IN ('accepted', 'sent') AND accepted_at <= %(cutoff)s
-  ORDER BY accepted_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-) AS l
-WHERE (m.organization_id, m.shop_id, m.message_id) = (l.organization_id, l.shop_id, l.message_id)
-RETURNING m.message_id, m.phone_country
+# Accepted long ago, and no receipt of their end; longest unasked first.
+READ_SILENT = """
+SELECT message_id, attempt_id, accepted_at, carrier_sid AS sid FROM sms_messages
+WHERE state IN ('accepted', 'sent') AND accepted_at <= %(cutoff)s ORDER BY updated_at LIMIT %(limit)s
 """
 
 # After a restore: every message that waits or is in flight, to be recognized by the link in its text. The whole

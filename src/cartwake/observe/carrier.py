@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import datetime
+from uuid import UUID
 
 from cartwake.carriers.protocol import (
     Absent,
@@ -36,6 +37,10 @@ class CarrierAround:
     async def find(self, text: OutboundText, since: datetime) -> Found | Absent | CannotAsk:
         """Ask whether a text was taken."""
         return await self._carrier.find(text, since)
+
+    async def look_up(self, sid: str, attempt_id: UUID) -> Found | Absent | CannotAsk:
+        """Ask what became of a text that was taken."""
+        return await self._carrier.look_up(sid, attempt_id)
 
     def verify(self, url: str, body: bytes, headers: Mapping[str, str]) -> bool:
         """Whether the carrier signed this webhook."""
@@ -73,14 +78,27 @@ class ObservedCarrier(CarrierAround):
         """Ask whether a text was taken."""
         began_s = time.perf_counter()
         result = await self._carrier.find(text, since)
-        answer = "found" if isinstance(result, Found) else "absent" if isinstance(result, Absent) else "cannot_ask"
-        _count("find", time.perf_counter() - began_s, answer, "")
+        _count("find", time.perf_counter() - began_s, word_of(result), "")
+        return result
+
+    async def look_up(self, sid: str, attempt_id: UUID) -> Found | Absent | CannotAsk:
+        """Ask what became of a text that was taken."""
+        began_s = time.perf_counter()
+        result = await self._carrier.look_up(sid, attempt_id)
+        _count("look_up", time.perf_counter() - began_s, word_of(result), "")
         return result
 
 
 def _count(call: str, took_s: float, answer: str, error_class: str) -> None:
     metrics.CARRIER_SECONDS.labels(call).observe(took_s)
     metrics.CARRIER_ANSWERS.labels(call, answer, error_class).inc()
+
+
+def word_of(fate: Found | Absent | CannotAsk) -> str:
+    """What the carrier answered when it was asked about a text."""
+    if isinstance(fate, Found):
+        return "found"
+    return "absent" if isinstance(fate, Absent) else "cannot_ask"
 
 
 def words_of(result: SendResult) -> tuple[str, str]:

@@ -4,7 +4,7 @@ CREATE TABLE consent_states (
   shop_id            uuid NOT NULL,
   phone_hash         bytea NOT NULL,
   state              text NOT NULL CHECK (state IN ('granted', 'withdrawn')),
-  state_at           timestamptz NOT NULL,
+  state_at           timestamptz NOT NULL,   -- of the row's last event; the next one is later, whatever clocks say
   suppressed_at      timestamptz,            -- set: no text, whatever box is ticked; only START clears a STOP
   suppression_reason text CHECK (suppression_reason IN ('stop', 'not_my_number', 'carrier_opt_out', 'unreachable')),
   PRIMARY KEY (organization_id, shop_id, phone_hash),

@@ -1,0 +1,79 @@
+"""What goes wrong at a carrier, one fault at a time, and what an adapter may answer meanwhile.
+
+The list is the sandbox's own: a fault that it learns and that stands in no row of `ALWAYS` fails the suite.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from cartwake.carriers.protocol import Accepted, MessageStatus, SendResult, Throttled, Unknown
+from cartwake.carriers.sandbox.faults import FaultName, Faults
+
+FAULTS: tuple[str, ...] = get_args(FaultName)
+SENT, DELIVERED = MessageStatus.SENT, MessageStatus.DELIVERED
+TIMEOUT_S = 0.5  # of the adapter, in every story
+SOMETIMES = 0.5
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A state of the carrier, and what holds in it."""
+
+    name: str
+    faults: dict[str, Any] = field(default_factory=dict)
+    # What a good text may come to, and whether the carrier has it then (None: that differs from text to text).
+    outcomes: tuple[type[SendResult], ...] = (Accepted,)
+    is_taken: bool | None = True
+    # Whether what the carrier would refuse is still answered with the refusal, rather than with the fault.
+    refuses: bool = True
+    # The receipts of one delivered text, as they come in; None where that is chance.
+    receipts: tuple[MessageStatus, ...] | None = (SENT, DELIVERED)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+CALM = Trouble("calm")
+# Each fault, striking always.
+ALWAYS = {
+    "latency": Trouble("latency", {"latency_ms": 60}),
+    "throttle": Trouble("throttle", {"throttle_rate": 1}, (Throttled,), False, refuses=False, receipts=()),
+    "error_before": Trouble("error_before", {"error_before_rate": 1}, (Unknown,), False, refuses=False, receipts=()),
+    "error_after": Trouble("error_after", {"error_after_rate": 1}, (Unknown,)),
+    "drop_after": Trouble("drop_after", {"drop_after_rate": 1}, (Unknown,)),
+    "lost_callback": Trouble("lost_callback", {"lost_callback_rate": 1}, receipts=()),
+    "late_callback": Trouble("late_callback", {"late_callback_rate": 1, "late_callback_ms": 80}),
+    "duplicate_callback": Trouble(
+        "duplicate_callback", {"duplicate_callback_rate": 1}, receipts=(SENT, SENT, DELIVERED, DELIVERED)
+    ),
+    "reordered_callback": Trouble("reordered_callback", {"reordered_callback_rate": 1}, receipts=(DELIVERED, SENT)),
+}
+TOO_SLOW = Trouble("latency beyond the timeout", {"latency_ms": 5_000}, (Unknown,), refuses=False)
+# Every second text is struck, by the seed.
+NOW_AND_THEN = [
+    Trouble(
+        f"{name} now and then",
+        trouble.faults | {"seed": 7, f"{name}_rate": SOMETIMES},
+        tuple(dict.fromkeys((*trouble.outcomes, Accepted))),
+        None if trouble.is_taken is False else True,
+        refuses=trouble.refuses,
+        receipts=None,
+    )
+    for name, trouble in ALWAYS.items()
+]
+EVERYTHING = Trouble(
+    "everything",
+    {f"{name}_rate": 0.2 for name in FAULTS} | {"seed": 7, "latency_ms": 60, "late_callback_ms": 80},
+    (Accepted, Throttled, Unknown),
+    None,
+    refuses=False,
+    receipts=None,
+)
+TROUBLES = [CALM, *ALWAYS.values(), TOO_SLOW, *NOW_AND_THEN, EVERYTHING]
+
+
+def rates() -> set[str]:
+    """The faults of the sandbox's model, by its rates."""
+    return {name.removesuffix("_rate") for name in Faults.model_fields if name.endswith("_rate")}
