@@ -17,10 +17,11 @@ from urllib.parse import urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cartwake.kit.clock import open_clock
+from cartwake.kit.rates import Rate
 
 PREFIX, FILE_SUFFIX = "CARTWAKE_", "_FILE"
 SECRET_FILE_MAX_BYTES = 64 * 1024
@@ -33,6 +34,10 @@ DEVELOPMENT_TOKEN = "development-auth-token"  # noqa: S105
 MAY_BE_EMPTY = frozenset({"refund_on"})
 
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
+
+
+# `600/100`: so many a minute, so many at once. None is no limit.
+RateSetting = Annotated[Rate | None, NoDecode, BeforeValidator(lambda v: Rate.parse(v) if isinstance(v, str) else v)]
 
 
 class ConfigError(Exception):
@@ -103,6 +108,19 @@ class Settings(BaseSettings):
         None,
         description="Where traces go: an OTLP/HTTP collector, like http://127.0.0.1:4318. Needs the extra "
         "cartwake[otel]. The standard OTEL_EXPORTER_OTLP_ENDPOINT does too; without either nothing is traced.",
+    )
+    trusted_proxies: str = Field(
+        "127.0.0.1", description="Proxies, comma separated, whose X-Forwarded-For says where a request comes from."
+    )
+    rate_operator: RateSetting = Field(
+        Rate(1200, 600),
+        description="Requests that one operator key may make per minute and at once, in one web process; or `off`.",
+    )
+    rate_organization: RateSetting = Field(Rate(1200, 600), description="The same for an organization's key.")
+    rate_shop_secret: RateSetting = Field(Rate(12000, 3000), description="The same for a shop's secret key.")
+    rate_shop_publishable: RateSetting = Field(Rate(6000, 1000), description="The same for a shop's publishable key.")
+    rate_bad_keys: RateSetting = Field(
+        Rate(60, 200), description="Unknown API keys that one address may try per minute and at once; or `off`."
     )
     twilio_api_base: str = Field(
         "https://api.twilio.com", description="Base address of the carrier's API; any Twilio-compatible server."
