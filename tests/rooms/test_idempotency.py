@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -13,11 +15,13 @@ import pytest
 from starlette.types import Message
 
 from cartwake.carriers.protocol import Carrier
+from cartwake.carts.links import RecoveryClaim, sign_recovery_token
 from cartwake.kit.clock import ManualClock
 from cartwake.kit.db import ENGINE, OPERATOR, rows
 from cartwake.kit.runtime import Runtime
+from cartwake.messages.schedule import scan
 from cartwake.scheduler import TASKS
-from world import RUTA, Caller, ShopClient, World
+from world import AINO, RUTA, TICKED, Caller, ShopClient, World
 
 ORGANIZATION = {"name": "Lino Namai", "plan": "PRO"}
 REPLAYED = "idempotent-replayed"
@@ -101,12 +105,12 @@ async def test_of_many_at_once_one_does_the_work(world: World, path: str) -> Non
 async def test_the_key_of_another_tenant_is_another_key(world: World) -> None:
     shop, stranger = await world.shop(), await world.shop("Knygos")
     sibling = await shop.merchant.shop("Vilna")
-    body = {"phone_country": "LT"}
+    body = {"locale": "en"}
     texts = set()
     for each in (shop, sibling, stranger):
         answer = await each.api("POST", "/v1/previews", body, headers=key())
         assert answer.status_code == 200 and REPLAYED not in answer.headers
-        texts.add(answer.json()["text"].split(":")[0])
+        texts.add(answer.json()["data"][0]["text"].split(":")[0])
     assert len(texts) == 3, "each was answered for its own shop"
     for caller in (shop.merchant, stranger.merchant):
         made = await caller.api("POST", "/v1/keys", {"kind": "organization"}, headers=key())
@@ -182,6 +186,82 @@ async def test_neither_key_nor_answer_nor_phone_can_be_read_in_the_database(worl
     assert len(kept) == 2
     for secret in (RUTA, RUTA[1:], "order-1", made["key"], "cw_org_", "key_id"):
         assert secret.encode() not in stored
+
+
+@dataclass(frozen=True)
+class Post:
+    """A POST that is done, and the body of another request to the same path."""
+
+    sender: Caller
+    path: str
+    body: Any
+    other: Any
+
+
+async def every_post(world: World, clock: ManualClock) -> dict[str, Post]:
+    """One of each POST that there is, by the name of its operation."""
+    shop = await world.shop()
+    merchant, operator = shop.merchant, world.operator
+    await shop.call("PUT", "/v1/reply-webhook", {"url": "https://shop.example/hook"})
+    claim = RecoveryClaim(*await schedule_text(world, shop, clock))
+    tokens = [sign_recovery_token(world.runtime.vault, claim, clock.now() + timedelta(hours=h)) for h in (1, 2)]
+    merchants = f"/v1/organizations/{merchant.organization_id}"
+    shop_form = {"name": "Vilna", "default_country": "LT", "default_locale": "lt"}
+    own, others = {"kind": "organization"}, {"kind": "shop_secret", "shop_id": str(shop.shop_id)}
+    spare = [(await merchant.call("POST", "/v1/keys", own))["key_id"] for _ in range(2)]
+    operators = (await operator.call("POST", "/v1/operator-keys"))["key_id"]
+    soon, later = {"overlap_s": 60}, {"overlap_s": 120}
+    return {
+        "post_organization": Post(operator, "/v1/organizations", ORGANIZATION, ORGANIZATION | {"plan": "FREE"}),
+        "post_shop": Post(operator, f"{merchants}/shops", shop_form, shop_form | {"name": "Knygos"}),
+        "post_credit_adjustment": Post(
+            operator, f"{merchants}/credit-adjustments", {"credits": 7, "note": "a"}, {"credits": 7, "note": "b"}
+        ),
+        "post_sender": Post(
+            operator,
+            f"{merchants}/shops/{shop.shop_id}/senders",
+            {"address": world.next_number()},
+            {"address": world.next_number()},
+        ),
+        "post_preview": Post(shop, "/v1/previews", {"locale": "en"}, {"locale": "de"}),
+        "post_consent_withdrawal": Post(shop, "/v1/consent-withdrawals", {"phone": RUTA}, {"phone": AINO}),
+        "post_recovery_token_verification": Post(
+            shop, "/v1/recovery-tokens/verification", {"token": tokens[0]}, {"token": tokens[1]}
+        ),
+        "post_reply_webhook_secret": Post(shop, "/v1/reply-webhook/secrets", None, {}),
+        "post_key": Post(merchant, "/v1/keys", own, others),
+        "post_key_rotation": Post(merchant, f"/v1/keys/{spare[0]}/rotation", soon, later),
+        "post_organization_key": Post(operator, f"{merchants}/keys", own, others),
+        "post_organization_key_rotation": Post(operator, f"{merchants}/keys/{spare[1]}/rotation", soon, later),
+        "post_operator_key": Post(operator, "/v1/operator-keys", None, {}),
+        "post_operator_key_rotation": Post(operator, f"/v1/operator-keys/{operators}/rotation", soon, later),
+    }
+
+
+async def schedule_text(world: World, shop: ShopClient, clock: ManualClock) -> tuple[uuid.UUID, uuid.UUID]:
+    """The ids of a scheduled text and of its session."""
+    await shop.put_session(consent=TICKED)
+    clock.advance(minutes=31)
+    async with world.runtime.db.transaction(ENGINE) as conn:
+        await scan(conn, world.runtime.moment(), 100)
+        (found,) = await rows(conn, "SELECT message_id, session_id FROM sms_messages")
+    return found["message_id"], found["session_id"]
+
+
+async def test_every_post_there_is_keeps_the_rule(world: World, clock: ManualClock) -> None:
+    """Same key and body: the same answer, to the byte. Same key and another body: a 409 that does nothing."""
+    posts = await every_post(world, clock)
+    document = (await world.http.get("/openapi.json")).json()
+    described = {item["post"]["operationId"] for item in document["paths"].values() if "post" in item}
+    assert set(posts) == described
+    for name, post in posts.items():
+        first = await post.sender.api("POST", post.path, post.body, headers=key(name))
+        assert first.is_success and REPLAYED not in first.headers, (name, first.text)
+        again = await post.sender.api("POST", post.path, post.body, headers=key(name))
+        assert (again.status_code, again.content) == (first.status_code, first.content), name
+        assert again.headers[REPLAYED] == "true" and "ratelimit" in again.headers, name
+        other = await post.sender.api("POST", post.path, post.other, headers=key(name))
+        assert other.status_code == 409 and other.json()["type"] == "/problems/idempotency-key-reused", name
 
 
 # --- whatever dies in between ------------------------------------------------------------------------------
@@ -269,7 +349,7 @@ async def test_connections_come_back_whatever_happens(world: World, runtime: Run
         (world.operator, f"/v1/organizations/{uuid.UUID(int=7)}/shops", None, 422),
         (world.operator, f"/v1/organizations/{uuid.UUID(int=7)}/keys", {"kind": "organization"}, 404),
         (shop, "/v1/recovery-tokens/verification", {"token": "x"}, 400),
-        (shop, "/v1/previews", {"phone_country": "LT"}, 200),
+        (shop, "/v1/previews", {"locale": "en"}, 200),
         (shop, "/v1/nowhere", {}, 404),
     ]
     for number in range(runtime.settings.database_pool_size + 2):

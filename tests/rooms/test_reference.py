@@ -80,7 +80,8 @@ async def test_every_operation_is_there_with_its_fields_and_what_to_type(world: 
     assert [subject.name for subject in subjects][:3] == ["checkout sessions", "shoppers", "texts"]
     for subject in subjects:
         for operation in subject.operations:
-            assert operation.curl in page.text and operation.answer and operation.answer_example in page.text
+            assert operation.curl in page.text and operation.answer_example in page.text
+            assert operation.answer or operation.statuses == ["204 No Content"]
             assert operation.refusals and operation.summary.replace("`", "") in page.text
     put = next(each for each in subjects[0].operations if each.name == "put_session")
     assert {"phone", "consent", "consent.granted", "consent.wording"} <= {field.name for field in put.body}
@@ -101,7 +102,7 @@ async def test_what_the_page_says_to_send_is_taken(world: World) -> None:
                 and operation.body
                 and operation.name != "post_recovery_token_verification"
             ):
-                path = operation.path.replace("{external_id}", "cart-1")
+                path = operation.path.replace("{external_id}", "cart-1").replace("{locale}", "en")
                 answer = await shop.api(
                     operation.method,
                     path,
@@ -110,7 +111,7 @@ async def test_what_the_page_says_to_send_is_taken(world: World) -> None:
                 )
                 assert answer.is_success, (operation.name, answer.text)
                 sent += 1
-    assert sent >= 5
+    assert sent >= 8
 
 
 async def test_a_page_is_sent_small_and_only_when_it_changed(world: World) -> None:

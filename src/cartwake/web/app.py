@@ -12,7 +12,20 @@ from cartwake.carriers.protocol import Carrier
 from cartwake.kit import tracing
 from cartwake.kit.runtime import Runtime
 from cartwake.web import health, metrics
-from cartwake.web.api import doubts, keys, merchants, messages, organizations, sessions, shoppers, sms_configs, switches
+from cartwake.web.api import (
+    doubts,
+    keys,
+    merchants,
+    messages,
+    organizations,
+    previews,
+    replies,
+    sessions,
+    shoppers,
+    sms_configs,
+    switches,
+    templates,
+)
 from cartwake.web.envelope import Envelope
 from cartwake.web.gate import Gate
 from cartwake.web.hooks.twilio import TwilioHooks
@@ -23,7 +36,20 @@ from cartwake.web.problems import handle_problems
 from cartwake.web.reference import pages as reference
 from cartwake.web.tracing import Traced
 
-API = (sessions, sms_configs, messages, shoppers, merchants, organizations, switches, doubts, keys)
+API = (
+    sessions,
+    sms_configs,
+    messages,
+    previews,
+    templates,
+    replies,
+    shoppers,
+    merchants,
+    organizations,
+    switches,
+    doubts,
+    keys,
+)
 
 
 def create_app(runtime: Runtime, carrier: Carrier) -> FastAPI:

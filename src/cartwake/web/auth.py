@@ -27,8 +27,7 @@ from cartwake.kit.runtime import Runtime
 from cartwake.tenants.keys import find_caller, note_use
 from cartwake.tenants.model import Caller, KeyKind, Scope, ShopScope
 from cartwake.tenants.scope import tenant_transaction
-from cartwake.web.envelope import EXTRA_HEADERS
-from cartwake.web.gate import Gate
+from cartwake.web.gate import EXTRA_HEADERS, Gate
 from cartwake.web.once import SCOPE_NAME, Once, through
 from cartwake.web.parameters import refuse_unknown_parameters
 from cartwake.web.problems import Refused
@@ -81,6 +80,7 @@ class ShopDoor:
     moment: Moment
     once: Once | None
     scope: ShopScope
+    key_id: UUID  # the caller's, for what must say who did it
 
     def open(self) -> AbstractAsyncContextManager[Connection]:
         """The request's transaction, which sees this shop alone.
@@ -189,7 +189,7 @@ async def _shop_door(request: Request, caller: Annotated[Caller, Depends(_only(K
     assert caller.organization_id is not None and caller.shop_id is not None, "a shop's key has both"
     runtime = runtime_of(request)
     scope = ShopScope(caller.organization_id, caller.shop_id)
-    return ShopDoor(runtime, runtime.moment(), _once_of(request), scope)
+    return ShopDoor(runtime, runtime.moment(), _once_of(request), scope, caller.key_id)
 
 
 _KINDS: Mapping[object, KeyKind] = {

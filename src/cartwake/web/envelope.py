@@ -13,13 +13,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cartwake.kit.db import is_transient
 from cartwake.kit.logs import describe_error
+from cartwake.web.gate import EXTRA_HEADERS
 from cartwake.web.metrics import note_answer
 from cartwake.web.problems import Refused, problem, refusal
 
 BODY_MAX_BYTES = 64 * 1024
 REQUEST_ID_HEADER = "X-Request-Id"
-# Where in the scope whoever handles a request leaves headers for its answer, whatever that will be.
-EXTRA_HEADERS = "cartwake.headers"
 
 # A caller's own id is echoed and logged, so it may hold nothing that a log or a header could trip over.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

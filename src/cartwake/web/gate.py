@@ -22,6 +22,9 @@ from cartwake.web.problems import Refused
 KEYS_MAX = 20_000
 ADDRESSES_MAX = 20_000
 
+# Where in a request's scope its headers are left for the answer, whatever that will be.
+EXTRA_HEADERS = "cartwake.headers"
+
 Headers = dict[str, str]
 
 

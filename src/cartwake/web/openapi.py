@@ -37,6 +37,7 @@ TAGS = {
     "for carts to be recovered.",
     "shoppers": "What concerns a shopper rather than a cart.",
     "texts": "What was sent, what was decided about it and why, and what a text would look like.",
+    "replies": "What shoppers write back, and the shop's server that is told of it.",
     "settings": "What a shop chooses: whether it texts at all, when, and how much.",
     "merchant": "What an organization sees over all its shops.",
     "keys": "API keys: listed, made, replaced without a gap, and ended.",

@@ -153,7 +153,7 @@ class Shapes:
             statuses=[f"{status} {HTTPStatus(int(status)).phrase}" for status in good],
             answer_name=answer.get("$ref", "").rpartition("/")[2],
             answer=list(self._fields(answer)),
-            answer_example=_pretty(self._sample(answer, "")),
+            answer_example=_pretty(self._sample(answer, "")) if answer else "",
             curl=_curl(method.upper(), path, body_example),
             refusals=sorted(int(each) for each in operation["responses"] if each >= "400"),
         )
@@ -258,7 +258,8 @@ def _rest(text: str, summary: str) -> str:
 
 
 def _json_of(part: Json) -> Json:
-    schema: Json = part["content"]["application/json"]["schema"]
+    """The schema of a body; none where there is none (204)."""
+    schema: Json = part["content"]["application/json"]["schema"] if "content" in part else {}
     return schema
 
 
@@ -298,7 +299,7 @@ def _pretty(value: Any) -> str:
 
 def _curl(method: str, path: str, body: str) -> str:
     """What to type. Ids are shell variables, so that a line can be pasted and works."""
-    address = path.replace("{external_id}", "cart-1")
+    address = path.replace("{external_id}", "cart-1").replace("{locale}", "en")
     address = re.sub(r"\{(\w+?)(_id)?\}", lambda found: "$" + found[1].upper(), address)
     lines = [
         f'curl {"" if method == "GET" else f"-X {method} "}"$CARTWAKE{address}"',
