@@ -74,6 +74,7 @@ async def test_every_route_refuses_strangers_and_wrong_kinds_of_keys(world: Worl
             assert refused.json()["type"] == "/problems/unauthorized"
         for kind, caller in keys.items():
             answer = await caller.api(method, path, body)
+            assert {"ratelimit", "ratelimit-policy"} <= set(answer.headers), (method, path, kind)
             if kind == kind_for(path):
                 assert answer.status_code not in (401, 403), (method, path, kind)
             else:

@@ -97,6 +97,22 @@ async def test_the_readmes_story_by_a_generated_client(deployment: Deployment, g
     ledger = await call("merchant.get_ledger", client=with_key(organization.api_key))
     assert {entry.entry_type.value for entry in ledger.data} >= {"ADJUSTMENT", "SEND_RESERVE", "SEND_CONFIRM"}
 
+    own = models.TemplateForm(text="{shop}: {link} {opt_out}")
+    saved = await call("texts.put_template", client=storefront, locale=models.PutTemplateLocale.EN, body=own)
+    assert (saved.own, saved.version) == (own.text, 1)
+    shown = await call("texts.post_preview", client=storefront, body=models.PreviewForm(locale="en", countries=["JP"]))
+    assert {"LT", "JP"} <= {each.country for each in shown.data} and shown.template_version == 1
+    versions = await call("texts.get_template_versions", client=storefront, locale=models.GetTemplateVersionsLocale.EN)
+    assert [each.text for each in versions.data] == [own.text] and versions.next_ is None
+    listener = models.WebhookForm(url="https://shop.example/replies")
+    webhook = await call("replies.put_reply_webhook", client=storefront, body=listener)
+    rotated = await call("replies.post_reply_webhook_secret", client=storefront, idempotency_key="secret")
+    assert webhook.secret != rotated.secret
+    await deployment.reply(RUTA, "Is the blue one still there?")
+    heard = await call("replies.get_replies", client=storefront)
+    assert [each.body for each in heard.data] == ["Is the blue one still there?"]
+    assert await call("replies.delete_reply_webhook", client=storefront) is None
+
     refused = await call("checkout_sessions.get_session", client=storefront, external_id="cart-2")
     assert isinstance(refused, models.Problem) and refused.type_ == "/problems/not-known"
 
