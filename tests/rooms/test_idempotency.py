@@ -311,6 +311,20 @@ async def test_a_commit_that_fails_leaves_neither(world: World, fresh_url: str) 
         assert await rows(conn, "SELECT 1 FROM consent_events") == []
 
 
+def scope_of(path: str, headers: dict[str, str]) -> dict[str, Any]:
+    """A POST as the server hands it to the application."""
+    return {
+        "type": "http",
+        "http_version": "1.1",
+        "scheme": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+    }
+
+
 async def test_an_answer_that_never_arrives_can_be_asked_for(world: World) -> None:
     """The client is gone when the first byte should go out; by then everything is committed."""
 
@@ -323,21 +337,29 @@ async def test_an_answer_that_never_arrives_can_be_asked_for(world: World) -> No
         raise OSError("the client hung up")
 
     headers = {"authorization": f"Bearer {world.operator.key}", "content-type": "application/json"} | key()
-    path = "/v1/organizations"
-    scope = {
-        "type": "http",
-        "http_version": "1.1",
-        "scheme": "http",
-        "method": "POST",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
-    }
-    await world.app(scope, receive, send)
+    await world.app(scope_of("/v1/organizations", headers), receive, send)
     again = await post_organization(world)
     assert again.status_code == 201 and again.headers[REPLAYED] == "true"
     assert await organizations(world) == 1
+
+
+async def test_half_a_body_is_not_a_request(world: World) -> None:
+    """The client hangs up while it sends: what came so far happens to be good JSON, and yet nothing is done."""
+    parts: list[Message] = [
+        {"type": "http.request", "body": json.dumps(ORGANIZATION).encode(), "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    headers = {"authorization": f"Bearer {world.operator.key}", "content-type": "application/json"} | key()
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return parts.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await world.app(scope_of("/v1/organizations", headers), receive, send)
+    assert sent[0]["status"] == 400 and await organizations(world) == 0
 
 
 async def test_connections_come_back_whatever_happens(world: World, runtime: Runtime) -> None:

@@ -140,8 +140,16 @@ def test_a_wrong_setting_stops_the_start(wrong: str, monkeypatch: pytest.MonkeyP
         load_settings()
 
 
+@pytest.mark.parametrize("wrong", ["localhost", "10.0.0.1/8", "10.0.0.1,", "10.0.0.256"])
+def test_proxies_are_addresses(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARTWAKE_TRUSTED_PROXIES", wrong)
+    with pytest.raises(ConfigError, match=r"CARTWAKE_TRUSTED_PROXIES: must be addresses or networks"):
+        load_settings()
+
+
 def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CARTWAKE_RATE_OPERATOR", "60/5")
     monkeypatch.setenv("CARTWAKE_RATE_BAD_KEYS", "off")
+    monkeypatch.setenv("CARTWAKE_TRUSTED_PROXIES", "10.0.0.1, 10.1.0.0/16, ::1")
     settings = load_settings()
     assert settings.rate_operator == Rate(60, 5) and settings.rate_bad_keys is None

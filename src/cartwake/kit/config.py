@@ -7,6 +7,7 @@ shop is not here: it is a row of `shop_sms_configs`.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -110,7 +111,9 @@ class Settings(BaseSettings):
         "cartwake[otel]. The standard OTEL_EXPORTER_OTLP_ENDPOINT does too; without either nothing is traced.",
     )
     trusted_proxies: str = Field(
-        "127.0.0.1", description="Proxies, comma separated, whose X-Forwarded-For says where a request comes from."
+        "127.0.0.1",
+        description="Addresses or networks of proxies, comma separated, whose X-Forwarded-For says where a request "
+        "comes from; `*`: whoever calls.",
     )
     rate_operator: RateSetting = Field(
         Rate(1200, 600),
@@ -213,6 +216,18 @@ class Settings(BaseSettings):
         if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or "@" in parts.netloc:
             raise wrong
         return value.rstrip("/")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, value: str) -> str:
+        for each in value.split(","):
+            if each.strip() == "*":
+                continue
+            try:
+                ipaddress.ip_network(each.strip())
+            except ValueError:
+                raise ValueError("must be addresses or networks, comma separated, like 10.0.0.1, 10.1.0.0/16") from None
+        return value
 
     @field_validator("metrics_token")
     @classmethod

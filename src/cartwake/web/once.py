@@ -189,13 +189,15 @@ def _checked(keys: list[str]) -> str:
 
 
 async def _read_body(receive: Receive) -> bytes:
-    """The whole body; the envelope bounds its size."""
+    """The whole body; the envelope bounds its size. Raises `Refused` when only a part of it comes."""
     body = b""
     more = True
     while more:
         message = await receive()
+        if message["type"] == "http.disconnect":  # nobody waits for an answer; the log says what it would be
+            raise Refused(400, "malformed-request", "The body broke off.")
         body += message.get("body", b"")
-        more = message["type"] == "http.request" and message.get("more_body", False)
+        more = message.get("more_body", False)
     return body
 
 

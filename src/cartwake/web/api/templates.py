@@ -23,7 +23,7 @@ TemplateText = Annotated[
     str,
     Field(
         max_length=2000,
-        description="With {link} and {opt_out}, and {shop} where the shop's name should stand. No other link.",
+        description="With `{link}` and `{opt_out}`, and `{shop}` where the shop's name should stand. No other link.",
     ),
 ]
 

@@ -21,8 +21,13 @@ SAMPLES: Json = {
     "attribution": "token",
     "available_credits": 50,
     "balance_after": 47,
+    "body": "Is the blue one still there?",
+    "built_in": "{shop}: your cart is waiting. {link} {opt_out}",
+    "by": "'",
     "carrier_sid": "SM0198f0a0000070008000000000000001",
     "cart_value_minor": 5990,
+    "changed_by": "api-key 0198f0a0-0000-7000-8000-000000000001",
+    "character": "’",
     "checkout_url": "https://shop.example/checkout?cart=1",
     "country": "LT",
     "credits": 3,
@@ -35,22 +40,25 @@ SAMPLES: Json = {
     "entry_type": "SEND_RESERVE",
     "error_code": None,
     "external_id": "cart-1",
-    "forcing_character": None,
     "gate": "quiet_hours",
     "key": "cw_shop_…",
     "kind": "cart_recovery",
     "locale": "lt",
     "low": False,
+    "meaning": "other",
     "name": "Lino Namai",
     "next": None,
     "note": None,
     "order_id": None,
     "outcome": "hold",
+    "own": "{shop} kept your cart: {link} {opt_out}",
     "phone": "+370••••567",
     "phone_country": "LT",
     "phone_masked": "+370••••567",
     "phone_problem": None,
+    "plainer": "'",
     "plan": "PRO",
+    "position": 7,
     "province": None,
     "publishable_key": "cw_public_…",
     "reason": "outside_window",
@@ -58,14 +66,22 @@ SAMPLES: Json = {
     "reference": None,
     "refusal": None,
     "reserved_credits": 0,
+    "secret": "whsec_…",
     "secret_key": "cw_shop_…",
     "segments": 1,
+    "segments_max": 2,
     "segments_per_s": 1.0,
+    "sender": "+37061000001",
+    "sent_to": "+37061000001",
     "step": 1,
     "suppressed": False,
+    "template_version": None,
     "text": "Lino Namai: Jūsų krepšelis laukia. https://sms.example/r/…",
     "time_zone": "Europe/Vilnius",
+    "units": 98,
+    "url": "https://shop.example/replies",
     "value_minor": 5990,
+    "version": 1,
     "window_closes": "19:00",
     "window_opens": "10:00",
 }
@@ -240,7 +256,9 @@ class Shapes:
     def _scalar(self, schema: Json, name: str, nullable: bool) -> Any:
         if "enum" in schema:
             return SAMPLES[name] if SAMPLES.get(name) in schema["enum"] else schema["enum"][0]
-        if schema.get("format") in ("uuid", "date-time") and not (nullable and name not in ("shop_id", "due_at")):
+        if schema.get("format") in ("uuid", "date-time") and not (
+            nullable and name not in ("shop_id", "due_at", "changed_at")
+        ):
             return ID_SAMPLE if schema["format"] == "uuid" else TIME_SAMPLE
         if name in SAMPLES and schema.get("format") is None:
             return SAMPLES[name]
