@@ -97,6 +97,12 @@ WHERE n.due_at IS NOT NULL
   AND (q.next_due_at IS NULL
        OR q.next_due_at > GREATEST(n.due_at, q.cycle_started_at + interval '5 minutes'))
 """
+# Nothing is forgotten: a shop that waits to be told something has a queue that will wake.
+OUTBOX_SLEEPS = """
+SELECT e.organization_id, e.shop_id, e.event_id, e.due_at
+FROM outbox_events e LEFT JOIN shop_webhooks w USING (organization_id, shop_id)
+WHERE e.state = 'waiting' AND w.next_due_at IS NULL
+"""
 
 # What the last look came to, for whoever watches the deployment.
 NOTE_CHECKS = """
@@ -151,4 +157,5 @@ INVARIANTS: tuple[tuple[str, str, Query], ...] = (
     ("one_text_per_phone_and_day", "G7", _asks(RECIPIENT_TEXTED_TWICE_A_DAY)),
     ("shops_within_their_cap", "G7", _asks(SHOP_OVER_CAP)),
     ("queues_wake_in_time", "nothing is lost", _asks(QUEUE_SLEEPS_PAST_MESSAGE)),
+    ("the_outbox_wakes", "nothing is lost", _asks(OUTBOX_SLEEPS)),
 )

@@ -20,19 +20,24 @@ from cartwake.kit.logs import some_ids
 from cartwake.kit.runtime import Runtime
 from cartwake.messages import inbox, queue
 from cartwake.messages.answers import Move
-from cartwake.messages.dispatch import Attempt, Calls, Claimed, claim_batch, send_batch
+from cartwake.messages.dispatch import LEASE_MARGIN_S, Attempt, Calls, Claimed, claim_batch, send_batch
 from cartwake.messages.inbound import apply_inbound
 from cartwake.messages.receipts import apply_receipts
 from cartwake.messages.recording import record_results
 from cartwake.observe import harmless
 from cartwake.observe.counting import count_answers, count_claim, count_events, count_moves
 from cartwake.observe.traces import trace, trace_moves, traced
+from cartwake.outbox import queue as outbox
+from cartwake.outbox.model import Round
+from cartwake.outbox.sending import WebhookClient
 from cartwake.tenants.switches import read_pauses
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
 BATCHES_IN_FLIGHT = 4
+# Shops whose servers are being told something. A server that hangs holds its own place and no other.
+SHOPS_IN_FLIGHT = 64
 EVENTS_BATCH = 500
 # A claim that found shops but could take nothing (their sessions were being written) tries again after this.
 BUSY_PAUSE_S = 0.01
@@ -48,6 +53,7 @@ async def run_worker(runtime: Runtime, carrier: Carrier, trigger: Trigger, stop:
     async with asyncio.TaskGroup() as group:
         group.create_task(_forever("dispatch", stop, lambda: dispatch_until(runtime, carrier, calls, trigger, stop)))
         group.create_task(_forever("events", stop, lambda: events_until(runtime, trigger, stop)))
+        group.create_task(_forever("outbox", stop, lambda: outbox_until(runtime, trigger, stop)))
 
 
 async def dispatch_until(
@@ -171,11 +177,63 @@ async def _apply_events(conn: Connection, runtime: Runtime, events: Sequence[inb
     return _WorkedOff(moment.now, [(event, outcomes[event.event_id]) for event in events], moves)
 
 
+async def outbox_until(runtime: Runtime, trigger: Trigger, stop: asyncio.Event) -> None:
+    """Tell shops' servers what they wait for, many shops at a time."""
+    client = open_webhook_client(runtime)
+    in_flight: set[asyncio.Task[None]] = set()
+    try:
+        while not stop.is_set():
+            rounds = await claim_rounds(runtime, SHOPS_IN_FLIGHT - len(in_flight))
+            in_flight |= {asyncio.create_task(tell(runtime, client, each)) for each in rounds}
+            if len(in_flight) >= SHOPS_IN_FLIGHT:
+                await asyncio.wait(in_flight, return_when=asyncio.FIRST_COMPLETED)
+            in_flight = {task for task in in_flight if not task.done()}
+            if not rounds:
+                await _wait_for_outbox(runtime, trigger)
+    finally:
+        client.wind_down()
+        if in_flight:
+            await asyncio.wait(in_flight)
+        await client.close()
+
+
+def open_webhook_client(runtime: Runtime) -> WebhookClient:
+    """The client for shops' servers, as the settings want it."""
+    settings = runtime.settings
+    return WebhookClient(timeout_s=settings.webhook_timeout_s, production=settings.environment == "production")
+
+
+async def claim_rounds(runtime: Runtime, limit: int) -> list[Round]:
+    """Lease shops with something to be told; committed on return."""
+    lease = runtime.clock.machine(outbox.EVENTS_PER_ROUND * runtime.settings.webhook_timeout_s + LEASE_MARGIN_S)
+    return await _in_transaction(
+        runtime, lambda conn: outbox.claim(conn, runtime.vault, runtime.clock.now(), lease, limit)
+    )
+
+
+async def tell(runtime: Runtime, client: WebhookClient, leased: Round) -> None:
+    """The network, then what came of it. If that cannot be written, the lease lapses and it is told again."""
+    tries = await client.deliver(leased, runtime.clock)
+    try:
+        await _in_transaction(runtime, lambda conn: outbox.record(conn, runtime.clock.now(), leased, tries))
+    except psycopg.Error:
+        log.exception("worker.tries_not_recorded", tries=len(tries))
+
+
 async def _wait_for_due(runtime: Runtime, trigger: Trigger) -> None:
     async with runtime.db.transaction(ENGINE) as conn:
         next_due_at = await queue.next_due(conn)
     if next_due_at is None or next_due_at > runtime.clock.now():
         await trigger.wait(Wake.MESSAGES, next_due_at)
+
+
+async def _wait_for_outbox(runtime: Runtime, trigger: Trigger) -> None:
+    async with runtime.db.transaction(ENGINE) as conn:
+        next_due_at = await outbox.next_due(conn)
+    if next_due_at is not None and next_due_at <= runtime.clock.now():
+        await asyncio.sleep(BUSY_PAUSE_S)  # its row is being written just now
+    else:
+        await trigger.wait(Wake.OUTBOX, next_due_at)
 
 
 async def _in_transaction(runtime: Runtime, work: Callable[[Connection], Awaitable[T]]) -> T:

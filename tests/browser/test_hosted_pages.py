@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
+from cartwake.messages.templates import LOCALES, opt_out_page
 from deployment import Deployment
 from world import RUTA, TICKED
 
@@ -34,7 +35,11 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest.fixture
 async def page(browser: Browser) -> AsyncIterator[Page]:
-    opened = await browser.new_page(viewport=SMALLEST_PHONE, color_scheme="dark")  # type: ignore[arg-type]
+    opened = await browser.new_page(
+        viewport=SMALLEST_PHONE,  # type: ignore[arg-type]
+        color_scheme="dark",
+        java_script_enabled=False,
+    )
     yield opened
     await opened.close()
 
@@ -50,7 +55,7 @@ async def opt_out_link(deployment: Deployment, locale: str) -> str:
     return found.group()
 
 
-@pytest.mark.parametrize("locale", ["en", "lt", "ru"])
+@pytest.mark.parametrize("locale", LOCALES)
 async def test_ruta_stops_the_texts_by_the_link(deployment: Deployment, page: Page, locale: str) -> None:
     problems: list[str] = []
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
@@ -61,12 +66,31 @@ async def test_ruta_stops_the_texts_by_the_link(deployment: Deployment, page: Pa
     background = await page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert background == "rgb(18, 18, 18)", "the dark is dark: the page's own style is let through by its policy"
 
+    for button in await page.query_selector_all("button"):
+        box = await button.bounding_box()
+        assert box and box["height"] >= 44 and box["width"] > 200, "large enough for a thumb"
+
     await page.keyboard.press("Tab")  # by keyboard alone
+    assert await page.inner_text(":focus") == opt_out_page(locale).confirm
     await page.keyboard.press("Enter")
     await page.wait_for_selector("form", state="detached")
+    assert opt_out_page(locale).done.partition(". ")[2] in await page.inner_text("main")
     assert problems == []
     shop_answer = await deployment.tap(page.url)
     assert shop_answer.status_code == 200
+
+
+async def test_a_stranger_says_that_it_is_not_their_number_by_keyboard(deployment: Deployment, page: Page) -> None:
+    await page.goto(await opt_out_link(deployment, "en"))
+    await page.keyboard.press("Tab")
+    await page.keyboard.press("Tab")
+    assert await page.inner_text(":focus") == opt_out_page("en").not_mine
+    await page.keyboard.press("Enter")
+    await page.wait_for_selector("form", state="detached")
+    assert "We will not text this number again." in await page.inner_text("main")
+    async with deployment.runtime.db.transaction("cartwake_engine") as conn:
+        cursor = await conn.execute("SELECT reason FROM suppressed_phones")
+        assert await cursor.fetchall() == [{"reason": "not_my_number"}]
 
 
 async def test_looking_at_the_page_stops_nothing(deployment: Deployment, page: Page) -> None:

@@ -24,7 +24,9 @@ BODIES: dict[str, Any] = {
     "payment": {"status": "pending"},
     "completion": {"order_id": "1", "value_minor": 1, "currency": "EUR"},
     "sms-config": {},
-    "previews": {"phone_country": "LT"},
+    "previews": {},
+    "reply-webhook": {"url": "https://shop.example/hook"},
+    "{locale}": {"text": "{shop}: {link} {opt_out}"},
     "consent-withdrawals": {"phone": "+37061234567"},
     "verification": {"token": "x"},
 }
@@ -35,7 +37,7 @@ def routes_of(world: World) -> list[tuple[str, str, Any]]:
     found = []
     for route in world.app.routes:
         if isinstance(route, APIRoute):
-            path = re.sub(r"\{\w+_id\}", str(uuid.UUID(int=7)), route.path)
+            path = re.sub(r"\{\w+_id\}", str(uuid.UUID(int=7)), route.path).replace("{locale}", "en")
             body = BODIES[route.path.rpartition("/")[2]] if route.body_field else None
             found += [(method, path, body) for method in route.methods or ()]
     return found

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cartwake.messages.keywords import TABLES, Intent, Words, fold, intent
+from cartwake.messages.opt_out import opt_out_rules
 from cartwake.messages.templates import LOCALES, render_text, wording
 
 STOP = """
@@ -155,9 +156,15 @@ REACTIONS = ["Liked “{}”", 'Laughed at "{}"', "Gefällt „{}“", "A aimé 
 
 @pytest.mark.parametrize("locale", LOCALES)
 @pytest.mark.parametrize("reaction", REACTIONS)
-def test_a_reaction_that_quotes_our_text_is_not_a_stop(locale: str, reaction: str) -> None:
+@pytest.mark.parametrize("country", ["LT", *opt_out_rules().countries])
+def test_a_reaction_that_quotes_our_text_is_not_a_stop(locale: str, reaction: str, country: str) -> None:
     text = render_text(
-        locale=locale, shop_name="Acme", link="https://s.example/r/x", opt_out_link="", two_way_sender=True
+        locale=locale,
+        shop_name="Acme",
+        phone_country=country,
+        link="https://s.example/r/x",
+        opt_out_link="",
+        two_way_sender=True,
     )
     assert intent(reaction.format(text), None) is Intent.OTHER
     assert intent("STOP! " + reaction.format(text), None) is Intent.STOP

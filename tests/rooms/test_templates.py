@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cartwake.kit.errors import BadInput
+from cartwake.messages.opt_out import opt_out_rules
 from cartwake.messages.segments import Encoding, measure
 from cartwake.messages.templates import (
     LOCALES,
@@ -34,6 +35,7 @@ def render(
     return render_text(
         locale=locale,
         shop_name=shop,
+        phone_country="LT",
         link=link,
         opt_out_link=OPT_OUT_LINK,
         two_way_sender=two_way,
@@ -75,8 +77,9 @@ def test_every_text_says_who_writes_where_to_return_and_how_to_stop(locale: str)
 @pytest.mark.parametrize("locale", LOCALES)
 def test_texts_have_no_punctuation_that_forces_ucs2(locale: str) -> None:
     words = wording(locale)
-    for text in (words.cart_recovery, words.opt_out_reply, words.opt_out_link):
-        assert all(char.isalnum() or char in " !?:.,'{}_" for char in text), text
+    rows = opt_out_rules().every_row()
+    for text in (words.cart_recovery, *(row.reply[locale] for row in rows), *(row.link[locale] for row in rows)):
+        assert all(char.isalnum() or char in " !?:.,'{}_/" for char in text), text
         assert unicodedata.is_normalized("NFC", text)
 
 

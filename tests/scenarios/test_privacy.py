@@ -35,7 +35,7 @@ from cartwake.observe.carrier import ObservedCarrier
 from cartwake.observe.exporter import DatabaseGauges, exporting
 from cartwake.scheduler import run_due
 from cartwake.web.app import create_app
-from cartwake.worker import deliver, dispatch_once
+from cartwake.worker import claim_rounds, deliver, dispatch_once, open_webhook_client, tell
 from deployment import Deployment, failing, free_port, plain_http, serving
 from world import AINO, JONAS, RUTA, TICKED
 
@@ -76,6 +76,8 @@ async def a_busy_day(deployment: Deployment) -> None:
     """Texts, an answer, a refusal, a broken webhook, bad input: whatever might make somebody log something."""
     carrier = ObservedCarrier(deployment.carrier)
     shop = await deployment.shop("Lino Namai")
+    await shop.call("PUT", "/v1/reply-webhook", {"url": "http://127.0.0.1:9/" + AINO})
+    await shop.api("PUT", "/v1/templates/lt", {"text": "{" + AINO + "} " + AINO})
     await deployment.script(JONAS, outcome="rejected", error_code=21211)
     for number, phone in enumerate((RUTA, AINO, JONAS)):
         await shop.put_session(f"cart-{number}", consent=TICKED, phone=phone)
@@ -98,6 +100,10 @@ async def a_busy_day(deployment: Deployment) -> None:
     async with deployment.runtime.db.transaction(WEB) as conn:  # an event nobody can read: its error quotes the number
         await store_events(conn, deployment.runtime.moment(), [("status", {"sid": "SM1", "status": both_ways(RUTA)})])
     await deployment.settle()
+    client = open_webhook_client(deployment.runtime)
+    for leased in await claim_rounds(deployment.runtime, 64):
+        await tell(deployment.runtime, client, leased)
+    await client.close()
 
 
 async def errors_that_quote(deployment: Deployment, url: str) -> None:

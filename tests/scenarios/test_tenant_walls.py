@@ -75,7 +75,11 @@ async def walls(deployment: Deployment, fresh_url: str) -> AsyncIterator[Walls]:
     stranger = await deployment.shop("Knygos")
     for shop, phone in ((victim, RUTA), (stranger, AINO)):
         await shop.put_session(consent=TICKED, phone=phone)
+        await shop.call("PUT", "/v1/templates/en", {"text": "{shop}: {link} {opt_out}"})
+        await shop.call("PUT", "/v1/reply-webhook", {"url": "https://shop.example/hook"})
     await deployment.pass_time(minutes=50)
+    for phone in (RUTA, AINO):
+        await deployment.reply(phone, "Hello?")
     with psycopg.connect(fresh_url) as owner:
         found = owner.execute(TABLES).fetchall()
         tables = [name for name, _walled, has_organization, *_ in found if has_organization]

@@ -70,6 +70,11 @@ def link_path(vault: Vault, link_id: bytes, purpose: Purpose) -> str:
     return PATHS[purpose] + b64url(link_id + vault.sign(link_id, "link-" + purpose, LINK_MAC_BYTES))
 
 
+def longest_link_path(purpose: Purpose) -> str:
+    """A path as long as any: all are."""
+    return PATHS[purpose] + b64url(bytes(LINK_ID_BYTES + LINK_MAC_BYTES))
+
+
 async def record_links(conn: Connection, moment: Moment, links: Sequence[LinkRow]) -> None:
     """Make the links of a batch of texts open from now on."""
     await conn.execute(

@@ -27,6 +27,7 @@ class Wake(enum.StrEnum):
 
     MESSAGES = "cartwake_messages"
     EVENTS = "cartwake_events"
+    OUTBOX = "cartwake_outbox"
 
 
 class Trigger(Protocol):

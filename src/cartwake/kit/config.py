@@ -121,6 +121,9 @@ class Settings(BaseSettings):
         ("undelivered", "failed"),
         description="Final outcomes, comma separated, after which a text's credits go back: undelivered, failed.",
     )
+    webhook_timeout_s: float = Field(
+        5.0, gt=0, le=30, description="Machine seconds to wait for a shop's server to take a reply; then again later."
+    )
     dispatch_batch: int = Field(
         500,
         ge=1,

@@ -7,11 +7,14 @@
     └── Conflict      it contradicts what is already recorded         (HTTP 409)
 
 Each carries a stable `slug` (the last part of the problem document's `type`), a `detail` that says
-what was wrong and what to do, and the `field` it concerns when there is one. None of them ever
-holds a full phone number or a secret: they are shown and logged as they are.
+what was wrong and what to do, and the `field` it concerns when there is one; `also` says what else is
+wrong with that field. None of them ever holds a full phone number or a secret: they are shown and
+logged as they are.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class CartwakeError(Exception):
@@ -19,10 +22,13 @@ class CartwakeError(Exception):
 
     slug = "error"
 
-    def __init__(self, detail: str, *, slug: str | None = None, field: str | None = None) -> None:
+    def __init__(
+        self, detail: str, *, slug: str | None = None, field: str | None = None, also: Sequence[str] = ()
+    ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.field = field
+        self.also = also
         if slug is not None:
             self.slug = slug
 

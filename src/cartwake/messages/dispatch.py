@@ -205,6 +205,8 @@ async def _begin_sending(
             "phones": [session.phone_hash for session in sessions],
             "countries": [session.phone_country for session in sessions],
             "bodies": [moment.vault.seal(each.passed.text.body, "text") for each in granted],
+            "locales": [each.passed.text.locale for each in granted],
+            "template_versions": [each.passed.text.template_version for each in granted],
             "segments": [each.passed.text.measure.segments for each in granted],
             "credits": [each.passed.text.credits for each in granted],
             "send_untils": [each.passed.opening.closes_at for each in granted],

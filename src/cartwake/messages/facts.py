@@ -20,6 +20,7 @@ from cartwake.kit.phones import open_phone
 from cartwake.messages import store
 from cartwake.messages.gates import Facts
 from cartwake.messages.model import DueMessage
+from cartwake.messages.overrides import Template, read_templates
 from cartwake.messages.rendering import render
 from cartwake.messages.templates import choose_locale
 from cartwake.numbers.model import Sender, choose_sender
@@ -66,6 +67,11 @@ async def load_facts(
     consents, everywhere = await _load_consents(conn, [sessions[message.session_key] for message in present])
     moment = moment.after_waiting()
     shops = await load_shops(conn, [message.shop for message in present])
+    locales = {
+        message.message_id: choose_locale(sessions[message.session_key].locale, shops[message.shop].default_locale)
+        for message in present
+    }
+    templates = await read_templates(conn, {(message.shop, locales[message.message_id]) for message in present})
     senders = await read_active_senders(conn, list(shops))
     paused = await deployment_paused_since(conn) is not None
     return moment, [
@@ -77,6 +83,8 @@ async def load_facts(
             sessions[message.session_key],
             shops[message.shop],
             senders[message.shop],
+            locale=locales[message.message_id],
+            template=templates.get((message.shop, locales[message.message_id])),
             consents=consents,
             everywhere=everywhere,
             deployment_paused=paused,
@@ -101,6 +109,8 @@ def _facts(
     shop: ShopFacts,
     senders: Sequence[Sender],
     *,
+    locale: str,
+    template: Template | None,
     consents: dict[tuple[UUID, UUID, bytes], ConsentState],
     everywhere: set[bytes],
     deployment_paused: bool,
@@ -125,7 +135,8 @@ def _facts(
             vault,
             public_url=public_url,
             message_id=message.message_id,
-            locale=choose_locale(session.locale, shop.default_locale),
+            locale=locale,
+            template=template,
             shop_name=shop.name,
             phone_country=country,
             two_way_sender=sender is not None and sender.two_way,

@@ -31,6 +31,8 @@ class MessageView:
     attempts: int
     phone_masked: str | None
     phone_country: str | None
+    locale: str | None
+    template_version: int | None
     segments: int | None
     credits: int | None
     carrier_sid: str | None

@@ -8,16 +8,19 @@ from uuid import UUID
 from cartwake.carts.links import link_id_of, link_path
 from cartwake.credits.pricing import price
 from cartwake.kit.crypto import Vault
+from cartwake.messages.overrides import Template
 from cartwake.messages.segments import Measure, measure
 from cartwake.messages.templates import render_text
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A text ready to go, and what it costs."""
+    """A text ready to go, what it was made from, and what it costs."""
 
     body: str
     link_id: bytes
+    locale: str
+    template_version: int | None  # of the shop's own text; None for the built-in one
     measure: Measure
     credits: int
 
@@ -28,6 +31,7 @@ def render(
     public_url: str,
     message_id: UUID,
     locale: str,
+    template: Template | None,
     shop_name: str,
     phone_country: str,
     two_way_sender: bool,
@@ -36,10 +40,13 @@ def render(
     link_id = link_id_of(vault, message_id)
     body = render_text(
         locale=locale,
+        template=template.text if template else None,
         shop_name=shop_name,
+        phone_country=phone_country,
         link=public_url + link_path(vault, link_id, "recover"),
         opt_out_link=public_url + link_path(vault, link_id, "opt-out"),
         two_way_sender=two_way_sender,
     )
     size = measure(body)
-    return Rendered(body, link_id, size, price(size.segments, phone_country))
+    version = template.version if template else None
+    return Rendered(body, link_id, locale, version, size, price(size.segments, phone_country))

@@ -48,6 +48,7 @@ class Measure:
     units: int  # septets (GSM-7) or UTF-16 code units (UCS-2), without part headers
     segments: int  # what the carrier bills; at least 1
     forcing_character: str | None  # the first character that GSM-7 lacks, to show a merchant what doubles the price
+    forcing_position: int | None  # where it stands, in characters counted from 1
 
 
 def measure(text: str) -> Measure:
@@ -65,7 +66,8 @@ def measure(text: str) -> Measure:
     pair_starts = [found.start() + pairs_before for pairs_before, found in enumerate(pair.finditer(text))]
     units = len(text) + len(pair_starts)
     segments = 1 if units <= alone else _parts(units, pair_starts, per_part)
-    return Measure(encoding, units, segments, forcing[0] if forcing else None)
+    character, position = (forcing[0], forcing.start() + 1) if forcing else (None, None)
+    return Measure(encoding, units, segments, character, position)
 
 
 def _parts(units: int, pair_starts: Iterable[int], per_part: int) -> int:

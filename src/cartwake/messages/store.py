@@ -53,13 +53,15 @@ BEGIN_SENDING = """
 UPDATE sms_messages m SET
   state = 'sending', reason = NULL, attempts = m.attempts + 1, attempt_id = a.attempt_id, attempted_at = %(now)s,
   lease_until = %(lease_until)s, sender_id = a.sender_id, phone_sealed = a.phone_sealed, phone_hash = a.phone_hash,
-  phone_country = a.phone_country, body_sealed = a.body_sealed, segments = a.segments, credits = a.credits,
-  send_until = a.send_until, updated_at = %(now)s
+  phone_country = a.phone_country, body_sealed = a.body_sealed, locale = a.locale,
+  template_version = a.template_version, segments = a.segments, credits = a.credits, send_until = a.send_until,
+  updated_at = %(now)s
 FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(messages)s::uuid[], %(attempts)s::uuid[],
             %(senders)s::uuid[], %(sealed_phones)s::bytea[], %(phones)s::bytea[], %(countries)s::text[],
-            %(bodies)s::bytea[], %(segments)s::int[], %(credits)s::int[], %(send_untils)s::timestamptz[])
+            %(bodies)s::bytea[], %(locales)s::text[], %(template_versions)s::int[], %(segments)s::int[],
+            %(credits)s::int[], %(send_untils)s::timestamptz[])
   AS a (organization_id, shop_id, message_id, attempt_id, sender_id, phone_sealed, phone_hash, phone_country,
-        body_sealed, segments, credits, send_until)
+        body_sealed, locale, template_version, segments, credits, send_until)
 WHERE (m.organization_id, m.shop_id, m.message_id) = (a.organization_id, a.shop_id, a.message_id)
   AND m.state = ANY(%(from_states)s)
 RETURNING m.message_id
@@ -198,8 +200,8 @@ WHERE event_id = %(event_id)s AND processed_at IS NULL
 # For people: messages newest first, a page at a time.
 LIST_MESSAGES = """
 SELECT m.message_id, m.session_id, s.external_id, m.kind, m.step, m.state, m.reason, m.due_at, m.attempts,
-       m.phone_sealed, m.phone_country, m.segments, m.credits, m.carrier_sid, m.accepted_at, m.error_code,
-       m.ended_at, m.created_at, m.updated_at
+       m.phone_sealed, m.phone_country, m.locale, m.template_version, m.segments, m.credits, m.carrier_sid,
+       m.accepted_at, m.error_code, m.ended_at, m.created_at, m.updated_at
 FROM sms_messages m JOIN checkout_sessions s USING (organization_id, shop_id, session_id)
 WHERE m.organization_id = %(organization_id)s AND m.shop_id = %(shop_id)s
   AND (%(state)s::text IS NULL OR m.state = %(state)s)

@@ -4,8 +4,9 @@ The words are data: `locales/<locale>.toml`. A text that fits the GSM-7 alphabet
 to a segment, any other one 70, so typographic quotes, dashes and no-break spaces are written plainly
 here: one of them doubles what the merchant pays. Letters are never changed.
 
-A shop may bring its own template. Placeholders: `{link}` and `{opt_out}`, both required, and `{shop}`.
-`{opt_out}` becomes the wording that suits the sender: a word to answer with, or a link.
+A shop may bring its own template (`template_rules` says what it must be). Placeholders: `{link}` and
+`{opt_out}`, both required, and `{shop}`. `{opt_out}` becomes the wording that suits the phone's country and
+the sender: a word to answer with, or a link.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from functools import cache
 from importlib import resources
 
 from cartwake.kit.errors import BadInput
+from cartwake.messages.opt_out import opt_out_words
 
 LOCALES = ("en", "lt", "de", "fr", "es", "pl", "ru")
 DEFAULT_LOCALE = "en"
@@ -25,16 +27,16 @@ DEFAULT_LOCALE = "en"
 MAX_TEXT_CHARACTERS = 1600  # a longer Body is refused (Twilio error 21617)
 MAX_SHOP_NAME_CHARACTERS = 40  # what follows is cut; a name is the first thing a shopper reads, not all of it
 
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-_KNOWN = frozenset({"shop", "link", "opt_out"})
+PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+KNOWN_PLACEHOLDERS = frozenset({"shop", "link", "opt_out"})
 
 # Each of these forces UCS-2, and each has a plain form that every reader takes for the same.
-_PLAIN = str.maketrans(
+PLAIN = str.maketrans(
     {**dict.fromkeys("‘’‚‛`´", "'"), **dict.fromkeys("“”„‟«»", '"'), **dict.fromkeys("‐‑‒–—−", "-"), "…": "..."}
 )
 # Control characters, lone surrogates, and format characters: bidi overrides that reorder the rest of
 # the text, zero-width joiners and soft hyphens that nobody sees but everybody pays for.
-_UNSEEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs"})
+UNSEEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,7 @@ class OptOutPage:
     question: str  # with a `{shop}` placeholder: see `ask`
     confirm: str  # the button that stops this shop's texts
     not_mine: str  # the second button, which stops everybody's
+    not_mine_hint: str  # what it does that the first does not
     done: str  # after `confirm`
     done_not_mine: str  # after `not_mine`
     expired: str
@@ -59,9 +62,7 @@ class Wording:
     """One locale file."""
 
     cart_recovery: str
-    opt_out_reply: str  # for a sender that can be answered
-    opt_out_link: str  # for a one-way sender; holds `{opt_out_link}`
-    stop_words: tuple[str, ...]  # that the wording may name; all are understood by `keywords.intent`
+    stop_words: tuple[str, ...]  # that a text may name; all are understood by `keywords.intent`
     start_words: tuple[str, ...]
     page: OptOutPage
 
@@ -82,6 +83,7 @@ def render_text(
     *,
     locale: str,
     shop_name: str,
+    phone_country: str,
     link: str,
     opt_out_link: str,
     two_way_sender: bool,
@@ -89,17 +91,21 @@ def render_text(
 ) -> str:
     """The text as it is sent.
 
-    `locale` is one of `LOCALES`. `template` replaces the locale's default; the opt-out wording stays
-    the locale's. `opt_out_link` is used only where the sender cannot be answered.
+    `locale` is one of `LOCALES`. `template` replaces the locale's built-in text; the opt-out wording stays
+    that of locale and country. `opt_out_link` is used only where the sender cannot be answered.
     Raises `BadInput` for a template with an unknown placeholder or a stray brace, or without `{link}`
     or `{opt_out}`; for a shop name with nothing to read in it; and for a result that is too long.
     """
-    words = wording(locale)
-    opt_out = words.opt_out_reply if two_way_sender else words.opt_out_link.replace("{opt_out_link}", opt_out_link)
-    values = {"shop": clean_shop_name(shop_name), "link": link, "opt_out": opt_out}
-    body = words.cart_recovery if template is None else _checked(template)
+    built_in = wording(locale).cart_recovery
+    body = built_in if template is None else _checked(template)
+    opt_out = opt_out_words(phone_country, locale, None if two_way_sender else opt_out_link)
+    return fill(body, shop=clean_shop_name(shop_name), link=link, opt_out=opt_out)
+
+
+def fill(body: str, **values: str) -> str:
+    """`body` with its placeholders replaced. Raises `BadInput` when the result is too long for a carrier."""
     # One pass: a shop that calls itself "{link}" is called that, and nothing else happens.
-    text = _PLACEHOLDER.sub(lambda found: values[found[1]], body)
+    text = PLACEHOLDER.sub(lambda found: values[found[1]], body)
     if len(text) > MAX_TEXT_CHARACTERS:
         raise BadInput(
             f"The text has {len(text)} characters; the carrier takes at most {MAX_TEXT_CHARACTERS}.",
@@ -135,28 +141,30 @@ def wording(locale: str) -> Wording:
     opt_out = words["opt_out"]
     return Wording(
         cart_recovery=words["texts"]["cart_recovery"],
-        opt_out_reply=opt_out["reply"],
-        opt_out_link=opt_out["link"],
         stop_words=tuple(opt_out["stop_words"]),
         start_words=tuple(opt_out["start_words"]),
         page=OptOutPage(**words["page"]),
     )
 
 
+def clean_template(template: str) -> str:
+    """A template as it is sent: cleaned line by line, without empty lines around it."""
+    return "\n".join(_clean_line(line) for line in template.splitlines()).strip()
+
+
 def _checked(template: str) -> str:
-    """A merchant's template, cleaned line by line. Raises `BadInput` when it cannot be sent."""
-    cleaned = "\n".join(_clean_line(line) for line in template.splitlines()).strip()
-    names = set(_PLACEHOLDER.findall(cleaned))
-    unknown = sorted(names - _KNOWN)
-    stray = re.search("[{}]", _PLACEHOLDER.sub("", cleaned))
-    if unknown or stray:
-        culprit = f"{{{unknown[0]}}}" if unknown else "a brace on its own"
-        known = ", ".join(f"{{{name}}}" for name in sorted(_KNOWN))
-        raise _bad_template(f"The template has {culprit}; it knows {known} and no other braces.", "unknown-placeholder")
-    if "link" not in names:
-        raise _bad_template("The template needs {link}, or the shopper cannot return to the cart.", "missing-link")
-    if "opt_out" not in names:
-        raise _bad_template("The template needs {opt_out}: every text says how to stop them.", "missing-opt-out")
+    """A template cleaned once more, and fit to be filled: what was saved before a rule changed is not sent.
+
+    The full rules are those of `template_rules`, which are asked when a template is saved.
+    """
+    cleaned = clean_template(template)
+    names = set(PLACEHOLDER.findall(cleaned))
+    if names - KNOWN_PLACEHOLDERS or re.search("[{}]", PLACEHOLDER.sub("", cleaned)):
+        known = ", ".join(f"{{{name}}}" for name in sorted(KNOWN_PLACEHOLDERS))
+        raise _bad_template(f"The template knows {known} and no other braces.", "unknown-placeholder")
+    for name, slug in (("link", "missing-link"), ("opt_out", "missing-opt-out")):
+        if name not in names:
+            raise _bad_template(f"The template needs {{{name}}}.", slug)
     return cleaned
 
 
@@ -169,5 +177,5 @@ def _clean_line(text: str) -> str:
 
     Composed (NFC), because "é" written as a letter and an accent is two characters outside GSM-7.
     """
-    seen = "".join(char for char in text if char.isspace() or unicodedata.category(char) not in _UNSEEN_CATEGORIES)
-    return " ".join(unicodedata.normalize("NFC", seen).translate(_PLAIN).split())
+    seen = "".join(char for char in text if char.isspace() or unicodedata.category(char) not in UNSEEN_CATEGORIES)
+    return " ".join(unicodedata.normalize("NFC", seen).translate(PLAIN).split())

@@ -12,7 +12,19 @@ from cartwake.carriers.protocol import Carrier
 from cartwake.kit import tracing
 from cartwake.kit.runtime import Runtime
 from cartwake.web import health, metrics
-from cartwake.web.api import doubts, merchants, messages, organizations, sessions, shoppers, sms_configs, switches
+from cartwake.web.api import (
+    doubts,
+    merchants,
+    messages,
+    organizations,
+    previews,
+    replies,
+    sessions,
+    shoppers,
+    sms_configs,
+    switches,
+    templates,
+)
 from cartwake.web.envelope import Envelope
 from cartwake.web.hooks.twilio import TwilioHooks
 from cartwake.web.hosted import opt_out, recovery
@@ -20,7 +32,19 @@ from cartwake.web.openapi import describe
 from cartwake.web.problems import handle_problems
 from cartwake.web.tracing import Traced
 
-API = (sessions, sms_configs, messages, shoppers, merchants, organizations, switches, doubts)
+API = (
+    sessions,
+    sms_configs,
+    messages,
+    previews,
+    templates,
+    replies,
+    shoppers,
+    merchants,
+    organizations,
+    switches,
+    doubts,
+)
 
 
 def create_app(runtime: Runtime, carrier: Carrier) -> FastAPI:

@@ -71,6 +71,7 @@ class ShopDoor:
     runtime: Runtime
     moment: Moment
     scope: ShopScope
+    key_id: UUID  # the caller's, for what must say who did it
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Connection]:
@@ -143,7 +144,7 @@ async def _organization_door(
 async def _shop_door(request: Request, caller: Annotated[Caller, Depends(_only(KeyKind.SHOP_SECRET))]) -> ShopDoor:
     assert caller.organization_id is not None and caller.shop_id is not None, "a shop's key has both"
     runtime = runtime_of(request)
-    return ShopDoor(runtime, runtime.moment(), ShopScope(caller.organization_id, caller.shop_id))
+    return ShopDoor(runtime, runtime.moment(), ShopScope(caller.organization_id, caller.shop_id), caller.key_id)
 
 
 AtOperator = Annotated[OperatorDoor, Depends(_operator_door)]

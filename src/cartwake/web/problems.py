@@ -91,7 +91,8 @@ def handle_problems(app: FastAPI) -> None:
 async def _on_refusal(_request: Request, error: Exception) -> Response:
     assert isinstance(error, CartwakeError)
     status = next((status for kind, status in STATUSES.items() if isinstance(error, kind)), 400)
-    return problem(status, error.slug, error.detail, errors=[(error.field, error.detail)] if error.field else ())
+    errors = [(error.field, detail) for detail in (error.detail, *error.also)] if error.field else []
+    return problem(status, error.slug, error.detail, errors=errors)
 
 
 async def _on_invalid(_request: Request, error: Exception) -> Response:

@@ -35,6 +35,8 @@ class MessageAnswer(BaseModel):
     attempts: int
     phone_masked: str | None
     phone_country: str | None
+    locale: str | None = Field(description="That it was written in; null until it is on its way.")
+    template_version: int | None = Field(description="Of the shop's own text; null for the built-in one.")
     segments: int | None
     credits: int | None
     carrier_sid: str | None

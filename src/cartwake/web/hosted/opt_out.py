@@ -21,7 +21,7 @@ from cartwake.tenants.organizations import read_shop
 from cartwake.tenants.scope import tenant_transaction
 from cartwake.web.auth import runtime_of
 from cartwake.web.hosted.links import find_link, locale_of
-from cartwake.web.hosted.pages import no_such_link, page
+from cartwake.web.hosted.pages import no_such_link, notice, page
 
 ACTIONS = {"stop": Suppression.STOP, "not_my_number": Suppression.NOT_MY_NUMBER}
 
@@ -46,8 +46,7 @@ async def opt_out(request: Request) -> Response:
             await stop_texts(conn, moment, found.scope, phone_hash, wish)
     words = opt_out_page(locale)
     if wish:
-        done = words.done if wish is Suppression.STOP else words.done_not_mine
-        return page("notice.html", 200, locale, title=words.title, text=done)
+        return notice(200, locale, words.done if wish is Suppression.STOP else words.done_not_mine)
     return page(
         "opt_out.html",
         400 if is_press else 200,  # a press of neither button is nobody's decision: ask again
@@ -56,6 +55,7 @@ async def opt_out(request: Request) -> Response:
         question=words.ask(shop.name),
         confirm=words.confirm,
         not_mine=words.not_mine,
+        not_mine_hint=words.not_mine_hint,
     )
 
 

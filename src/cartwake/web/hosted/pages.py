@@ -44,5 +44,10 @@ def no_such_link(request: Request) -> HTMLResponse:
 
 def dead_link(status: int, locale: str) -> HTMLResponse:
     """A link that leads nowhere, or nowhere any more."""
-    heading, stop, advice = opt_out_page(locale).expired.partition(". ")
-    return page("notice.html", status, locale, title=heading + stop.strip(), text=advice)
+    return notice(status, locale, opt_out_page(locale).expired)
+
+
+def notice(status: int, locale: str, words: str) -> HTMLResponse:
+    """A page that only says something: its first sentence large, the rest below."""
+    heading, stop, rest = words.partition(". ")
+    return page("notice.html", status, locale, title=heading + stop.strip(), text=rest)

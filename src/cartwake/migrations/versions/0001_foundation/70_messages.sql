@@ -21,6 +21,8 @@ CREATE TABLE sms_messages (
   phone_hash       bytea,
   phone_country    char(2),
   body_sealed      bytea,
+  locale           text,                     -- that the text is in
+  template_version integer,                  -- of the shop's own text; null: the built-in one
   segments         smallint,
   credits          integer,
   send_until       timestamptz,              -- the window's end: neither we nor the carrier may go past it
@@ -35,7 +37,8 @@ CREATE TABLE sms_messages (
   PRIMARY KEY (organization_id, shop_id, message_id),
   UNIQUE (organization_id, shop_id, session_id, kind, step),
   FOREIGN KEY (organization_id, shop_id, session_id) REFERENCES checkout_sessions,
-  FOREIGN KEY (organization_id, shop_id, sender_id) REFERENCES senders
+  FOREIGN KEY (organization_id, shop_id, sender_id) REFERENCES senders,
+  FOREIGN KEY (organization_id, shop_id, locale, template_version) REFERENCES sms_template_versions
 );
 CREATE INDEX sms_messages_due ON sms_messages (organization_id, shop_id, due_at) WHERE state IN ('scheduled', 'held');
 CREATE INDEX sms_messages_in_flight ON sms_messages (lease_until) WHERE state = 'sending';

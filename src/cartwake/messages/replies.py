@@ -1,0 +1,147 @@
+"""What shoppers write back: kept for the shop, and passed on to its server where it has named one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from cartwake.kit.crypto import Vault
+from cartwake.kit.db import Connection, rows
+from cartwake.kit.moment import Moment
+from cartwake.kit.phones import hash_phone, mask, open_phone, seal_phone
+from cartwake.messages.keywords import Intent
+from cartwake.outbox.model import REPLY_RECEIVED, Delivery, NewEvent
+from cartwake.outbox.queue import enqueue, read_deliveries
+from cartwake.tenants.model import ShopScope
+
+BODY_SEAL = "reply"
+
+# A reply answers the last text that its phone got, if that was the shop's. One that the carrier told before is not
+# new. Returns the new ones, each with what it answers.
+INSERT_REPLIES = """
+WITH said AS (
+  SELECT r.*, m.message_id, s.external_id
+  FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(replies)s::uuid[], %(sids)s::text[], %(meanings)s::text[],
+              %(addresses)s::text[], %(sealed_phones)s::bytea[], %(phones)s::bytea[], %(bodies)s::bytea[],
+              %(received_ats)s::timestamptz[])
+    AS r (organization_id, shop_id, reply_id, carrier_sid, meaning, sent_to, phone_sealed, phone_hash, body_sealed,
+          received_at)
+  LEFT JOIN recipient_texts t USING (phone_hash)
+  LEFT JOIN sms_messages m
+    ON (m.organization_id, m.shop_id, m.message_id) = (r.organization_id, r.shop_id, t.message_id)
+  LEFT JOIN checkout_sessions s
+    ON (s.organization_id, s.shop_id, s.session_id) = (m.organization_id, m.shop_id, m.session_id)
+), kept AS (
+  INSERT INTO sms_replies (organization_id, shop_id, reply_id, carrier_sid, meaning, message_id, sent_to,
+                           phone_sealed, phone_hash, body_sealed, received_at)
+  SELECT organization_id, shop_id, reply_id, carrier_sid, meaning, message_id, sent_to, phone_sealed, phone_hash,
+         body_sealed, received_at
+  FROM said ORDER BY organization_id, shop_id, carrier_sid
+  ON CONFLICT (organization_id, shop_id, carrier_sid) DO NOTHING
+  RETURNING reply_id
+)
+SELECT reply_id, message_id, external_id FROM kept JOIN said USING (reply_id) ORDER BY reply_id
+"""
+LIST_REPLIES = """
+SELECT r.reply_id, r.meaning, r.message_id, s.external_id, r.sent_to, r.phone_sealed, r.body_sealed, r.received_at
+FROM sms_replies r
+LEFT JOIN sms_messages m USING (organization_id, shop_id, message_id)
+LEFT JOIN checkout_sessions s USING (organization_id, shop_id, session_id)
+WHERE r.organization_id = %(organization_id)s AND r.shop_id = %(shop_id)s
+  AND (%(before)s::uuid IS NULL OR r.reply_id < %(before)s)
+ORDER BY r.reply_id DESC LIMIT %(limit)s
+"""
+
+
+@dataclass(frozen=True, repr=False)
+class Reply:
+    """Something a shopper wrote to a shop's number that is neither STOP nor START."""
+
+    shop: ShopScope
+    carrier_sid: str
+    meaning: Intent
+    phone: str  # E.164
+    sent_to: str  # our number
+    body: str
+    received_at: datetime
+
+
+@dataclass(frozen=True, repr=False)
+class ReplyView:
+    """A reply as its shop sees it."""
+
+    reply_id: UUID
+    meaning: str
+    message_id: UUID | None  # the shop's text that it answers, where one is known
+    external_id: str | None  # of that text's checkout
+    sent_to: str
+    phone_masked: str
+    body: str
+    received_at: datetime
+    delivery: Delivery | None  # to the shop's webhook; None: there was none when the reply came
+
+
+async def keep_replies(conn: Connection, moment: Moment, replies: Sequence[Reply]) -> None:
+    """Store replies, and tell the shops that listen. What the carrier told before changes nothing."""
+    if not replies:
+        return
+    vault = moment.vault
+    fresh = {moment.new_id(): reply for reply in replies}
+    params = {
+        "organizations": [reply.shop.organization_id for reply in replies],
+        "shops": [reply.shop.shop_id for reply in replies],
+        "replies": list(fresh),
+        "sids": [reply.carrier_sid for reply in replies],
+        "meanings": [reply.meaning for reply in replies],
+        "addresses": [reply.sent_to for reply in replies],
+        "sealed_phones": [seal_phone(vault, reply.phone) for reply in replies],
+        "phones": [hash_phone(vault, reply.phone) for reply in replies],
+        "bodies": [vault.seal(reply.body, BODY_SEAL) for reply in replies],
+        "received_ats": [reply.received_at for reply in replies],
+    }
+    kept = await rows(conn, INSERT_REPLIES, params)
+    await enqueue(conn, moment, [_event(fresh[found["reply_id"]], found) for found in kept])
+
+
+async def list_replies(
+    conn: Connection, vault: Vault, scope: ShopScope, *, before: UUID | None = None, limit: int = 50
+) -> list[ReplyView]:
+    """A page of a shop's replies, newest first; `before` is the last id of the page before."""
+    params = {"organization_id": scope.organization_id, "shop_id": scope.shop_id, "before": before, "limit": limit}
+    found = await rows(conn, LIST_REPLIES, params)
+    deliveries = await read_deliveries(conn, scope, [each["reply_id"] for each in found])
+    return [_view(vault, each, deliveries.get(each["reply_id"])) for each in found]
+
+
+def _event(reply: Reply, found: dict[str, Any]) -> NewEvent:
+    """What the shop's server is told. It gets the whole phone number: it is its own shopper's."""
+    data = {
+        "reply_id": str(found["reply_id"]),
+        "meaning": reply.meaning,
+        "body": reply.body,
+        "phone": reply.phone,
+        "sent_to": reply.sent_to,
+        "received_at": _rfc3339(reply.received_at),
+        "message_id": str(found["message_id"]) if found["message_id"] else None,
+        "external_id": found["external_id"],
+    }
+    payload = {"type": REPLY_RECEIVED, "timestamp": _rfc3339(reply.received_at), "data": data}
+    return NewEvent(reply.shop, found["reply_id"], REPLY_RECEIVED, json.dumps(payload, ensure_ascii=False))
+
+
+def _view(vault: Vault, found: dict[str, Any], delivery: Delivery | None) -> ReplyView:
+    phone, body = found.pop("phone_sealed"), found.pop("body_sealed")
+    return ReplyView(
+        **found,
+        phone_masked=mask(open_phone(vault, phone)),
+        body=vault.open(body, BODY_SEAL).decode(),
+        delivery=delivery,
+    )
+
+
+def _rfc3339(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
