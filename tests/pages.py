@@ -2,7 +2,7 @@
 
 Every ```sh and ```python block of a page is run, in order, in one shell: what one exports, the next has. A block that
 cannot run here has a line above it that says why: `<!-- not run: reason -->`. A line `cartwake up …` is what the reader
-leaves running in another terminal: it is started first.
+leaves running in another terminal: it is started first, with metrics.
 
 A page finds what its reader has by then: the addresses and keys of a merchant with a shop (`ORG`, `SHOP`, `KEY`,
 `OPERATOR_KEY`), the settings of the deployment, and PostgreSQL's own tools.
@@ -39,7 +39,8 @@ FENCE = re.compile(
     r"(?P<code>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
-UP = re.compile(r"^(?:\.venv/bin/)?cartwake up(?P<options>.*)\n", re.M)
+UP = re.compile(r"^(?:CARTWAKE_METRICS_PORT=\d+ )?(?:\.venv/bin/)?cartwake up(?: --speed \d+)?\n", re.M)
+METRICS = (9464, 9465, 9466)  # as the pages have them
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Scratch:
     folder: Path
     port: int
     sandbox_port: int
+    metrics_port: int  # the first of three
     environment: dict[str, str]
 
     def run(self, page: list[Block], speed: float | None) -> subprocess.CompletedProcess[str]:
@@ -95,6 +97,8 @@ class Scratch:
         code = UP.sub("", block.code)
         code = code.replace("127.0.0.1:8080", f"127.0.0.1:{self.port}")
         code = code.replace("127.0.0.1:8090", f"127.0.0.1:{self.sandbox_port}")
+        for number, port in enumerate(METRICS):
+            code = code.replace(f"127.0.0.1:{port}", f"127.0.0.1:{self.metrics_port + number}")
         if speed is not None:
             code = re.sub(r"sleep (\d+)", lambda wait: f"sleep {int(wait[1]) * speed / SPEED * SLACK}", code)
         if block.language == "python":
@@ -116,13 +120,15 @@ def scratch(folder: Path) -> Iterator[Scratch]:
     environment["PATH"] = os.pathsep.join([str(folder / ".venv" / "bin"), _postgres_tools(), environment["PATH"]])
     port = free_port()
     environment["CARTWAKE_PORT"] = str(port)
+    metrics_port = free_port(len(METRICS))
     command = ["cartwake", "up", "--speed", str(SPEED)]
-    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as up:
+    its_own = environment | {"CARTWAKE_METRICS_PORT": str(metrics_port)}
+    with subprocess.Popen(command, cwd=folder, env=its_own, stdout=subprocess.PIPE, text=True) as up:
         try:
             sandbox_port = _sandbox_port(up)
             environment |= _settings(folder, port, sandbox_port)
             environment |= _merchant(folder, environment)
-            yield Scratch(folder, port, sandbox_port, environment)
+            yield Scratch(folder, port, sandbox_port, metrics_port, environment)
         finally:
             up.send_signal(signal.SIGTERM)
             ended = up.wait(60)

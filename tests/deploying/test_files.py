@@ -7,6 +7,7 @@ Dockerfile says, line by line, in a folder.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,10 +17,12 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 
 from cartwake import __version__
 from cartwake.cli import app as cli
 from cartwake.kit.config import Settings
+from cartwake.kit.config_listing import unknown_variables
 from deploying.recipe import DEPLOY, ROOT, environment, health_command, instructions, last
 
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
@@ -166,13 +169,12 @@ def sources(service: dict[str, Any]) -> set[str]:
 
 
 def test_every_setting_that_a_file_names_exists() -> None:
-    secrets = {name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
-    known = {f"CARTWAKE_{name.upper()}" for name in Settings.model_fields}
-    known |= {f"CARTWAKE_{name.upper()}_FILE" for name in secrets}
+    assert unknown_variables(["CARTWAKE_METRICS_TOKEN_FILE"]) == {}
+    assert unknown_variables(["CARTWAKE_PUBLIC_URL_FILE"]), "only secrets may come from files"
     for file in sorted(DEPLOY.rglob("*")):
         if file.is_file() and file.suffix != ".lock":
             named = set(re.findall(r"\bCARTWAKE_[A-Z_]*[A-Z]", file.read_text()))
-            assert named <= known, f"{file.name}: {named - known}"
+            assert unknown_variables(named) == {}, file.name
 
 
 @pytest.mark.parametrize("name", ["production.env", "sandbox.env"])
@@ -243,3 +245,66 @@ def test_every_credential_that_a_unit_reads_is_loaded(unit: Path) -> None:
     assert set(re.findall(r"=%d/(\w+)", text)) == set(loaded)
     owner = loaded["database_url"].endswith("database_owner_url")
     assert owner == (unit.stem == "cartwake-migrate"), "only the migration may know the owner's password"
+
+
+@pytest.mark.parametrize("words", [["version"], ["explain", "two words", "*"]])
+def test_the_script_for_people_has_the_settings_and_secrets_of_the_units(words: list[str], tmp_path: Path) -> None:
+    script = (DEPLOY / "cartwake.sh").read_text()
+    for place in ("/etc/cartwake", "/opt/cartwake/bin"):
+        assert place in script
+        script = script.replace(place, f"{tmp_path}{place}")
+        (tmp_path / place[1:]).mkdir(parents=True)
+    shutil.copy(DEPLOY / "production.env", tmp_path / "etc" / "cartwake" / "cartwake.env")
+    program = tmp_path / "opt" / "cartwake" / "bin" / "cartwake"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nenv | grep ^CARTWAKE_\n')
+    program.chmod(0o755)
+    done = run("sh", "-c", script, "cartwake", *words, env={"PATH": os.defpath})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[: len(words)] == words
+    given = dict(line.split("=", 1) for line in done.stdout.splitlines()[len(words) :])
+    loaded = [*re.findall(r"=%d/(\w+)", COMMON.read_text()), "database_url"]
+    assert {Path(path).name for name, path in given.items() if name.endswith("_FILE")} == set(loaded)
+    assert given["CARTWAKE_ENVIRONMENT"] == "production"
+    assert unknown_variables(given) == {}
+
+
+# --- metrics ----------------------------------------------------------------------------------------
+
+
+def scraped(number: int) -> dict[str, Any]:
+    """The jobs of one of the page's examples for Prometheus."""
+    page = (ROOT / "docs" / "observe.md").read_text()
+    example = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[number])  # type: ignore[no-untyped-call]
+    assert {(ROOT / "docs" / "observe" / file).exists() for file in example["rule_files"]} == {True}
+    return {job["job_name"].removeprefix("cartwake-"): job for job in example["scrape_configs"]}
+
+
+def test_prometheus_is_told_the_ports_that_the_units_serve_on() -> None:
+    jobs = scraped(0)
+    served = {}
+    for unit in UNITS:
+        for port in re.findall(r"CARTWAKE_METRICS_PORT=(\S+)", unit.read_text()):
+            served[unit.stem.removeprefix("cartwake-").removesuffix("@")] = port
+    assert jobs.keys() == served.keys() == {"web", "worker", "scheduler"}
+    for name, job in jobs.items():
+        (group,) = job["static_configs"]
+        wanted = [served[name].replace("%i", str(1 + number)) for number in range(len(group["targets"]))]
+        assert group["targets"] == [f"127.0.0.1:{port}" for port in wanted]
+    assert "CARTWAKE_METRICS_HOST" not in "".join(unit.read_text() for unit in UNITS), "on the loopback address alone"
+
+
+def test_prometheus_is_told_the_ports_that_the_containers_serve_on_and_nothing_publishes_them(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    jobs = scraped(1)
+    serving = {name: each for name, each in services.items() if "CARTWAKE_METRICS_PORT" in each["environment"]}
+    assert jobs.keys() == serving.keys() == {"web", "worker", "scheduler"}
+    for name, each in serving.items():
+        (found,) = jobs[name]["dns_sd_configs"]
+        assert found == {"names": [name], "type": "A", "port": int(each["environment"]["CARTWAKE_METRICS_PORT"])}
+        assert "monitoring" in each["networks"] and jobs[name]["authorization"]["credentials_file"]
+        assert "CARTWAKE_METRICS_TOKEN_FILE" in each["environment"], "beyond the loopback address a token is asked for"
+        assert str(found["port"]) not in {str(port["target"]) for port in each.get("ports", [])}
+    assert compose("production.env")["networks"]["monitoring"]["internal"]
+    alerts = (ROOT / "docs" / "observe" / "cartwake-alerts.yml").read_text()
+    assert '{job=~"cartwake-.*"}' in alerts

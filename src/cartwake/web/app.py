@@ -11,7 +11,7 @@ from cartwake import __version__
 from cartwake.carriers.protocol import Carrier
 from cartwake.kit import tracing
 from cartwake.kit.runtime import Runtime
-from cartwake.web import health, metrics
+from cartwake.web import health
 from cartwake.web.api import (
     doubts,
     merchants,
@@ -70,7 +70,7 @@ def create_app(runtime: Runtime, carrier: Carrier) -> FastAPI:
     app.state.runtime = runtime
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     # One flat list, the busiest first: routes are tried in this order.
-    app.router.routes[:0] = [*hooks.routes(), *recovery.routes, *opt_out.routes, *health.routes, *metrics.routes]
+    app.router.routes[:0] = [*hooks.routes(), *recovery.routes, *opt_out.routes, *health.routes]
     for subject in API:
         app.router.routes.extend(subject.router.routes)
     handle_problems(app)
