@@ -12,12 +12,14 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 import yaml
+from packaging.specifiers import SpecifierSet
 
 from cartwake import __version__
 from cartwake.cli import app as cli
@@ -110,6 +112,16 @@ def test_the_locks_hold_what_the_project_needs_in_the_versions_that_are_tested()
     needed = re.findall(r'^    "([A-Za-z0-9_-]+)', project[: project.index("optional-dependencies")], re.MULTILINE)
     assert {name.lower() for name in needed} <= versions(DEPLOY / "requirements.lock").keys()
     assert "hatchling" in versions(DEPLOY / "build.lock")
+
+
+def test_what_is_pinned_installs_on_the_oldest_python_that_the_project_allows() -> None:
+    floor = re.search(r'requires-python = ">=(\S+)"', (ROOT / "pyproject.toml").read_text())
+    assert floor is not None
+    pinned = versions(ROOT / "requirements.lock")
+    for found in distributions():
+        name, wanted = found.metadata["Name"].lower(), found.metadata["Requires-Python"]
+        if name in pinned and wanted:
+            assert SpecifierSet(wanted).contains(f"{floor[1]}.0"), f"{name} wants {wanted}: pin an older one"
 
 
 def versions(lock: Path) -> dict[str, str]:
