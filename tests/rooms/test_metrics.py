@@ -79,7 +79,7 @@ async def test_the_public_port_has_no_metrics_whatever_is_set(runtime: Runtime, 
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
         for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": f"Bearer {TOKEN}"}):
             answer = await http.get("/metrics", headers=headers)
-            assert (answer.status_code, answer.json()["type"]) == (404, "/problems/not-known")
+            assert (answer.status_code, answer.json()["type"]) == (404, "/problems/no-such-address")
 
 
 async def test_with_a_token_only_its_bearer_sees_them(runtime: Runtime) -> None:
