@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import socket
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -370,16 +370,9 @@ class serving:  # noqa: N801 - read as a verb
         await self._server.lifespan.shutdown()
 
 
-def free_port(in_a_row: int = 1) -> int:
-    """A loopback port that was free a moment ago, and so were the next ones if more than one is wanted."""
-    while True:
-        with ExitStack() as held:
-            port = 0
-            try:
-                for number in range(in_a_row):
-                    probe = held.enter_context(socket.socket())
-                    probe.bind(("127.0.0.1", port and port + number))
-                    port = port or probe.getsockname()[1]
-            except (OSError, OverflowError):
-                continue
-            return port
+def free_port() -> int:
+    """A loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -11,13 +11,15 @@ A page finds what its reader has by then: the addresses and keys of a merchant w
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,7 +118,7 @@ def scratch(folder: Path) -> Iterator[Scratch]:
     environment["PATH"] = os.pathsep.join([str(folder / ".venv" / "bin"), environment["PATH"]])
     port = free_port()
     environment["CARTWAKE_PORT"] = str(port)
-    metrics_port = free_port(len(METRICS))
+    metrics_port = _free_ports(len(METRICS))
     command = ["cartwake", "up", "--speed", str(SPEED)]
     its_own = environment | {"CARTWAKE_METRICS_PORT": str(metrics_port)}
     with subprocess.Popen(command, cwd=folder, env=its_own, stdout=subprocess.PIPE, text=True) as up:
@@ -129,6 +131,22 @@ def scratch(folder: Path) -> Iterator[Scratch]:
             up.send_signal(signal.SIGTERM)
             ended = up.wait(60)
     assert ended == 0
+
+
+def _free_ports(in_a_row: int) -> int:
+    """The first of several loopback ports that are free.
+
+    Below those that the system gives to whoever calls out: between looking and starting a few seconds pass.
+    """
+    while True:
+        first = random.randrange(15_000, 30_000)
+        with ExitStack() as held:
+            try:
+                for port in range(first, first + in_a_row):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
 
 
 def _sandbox_port(up: subprocess.Popen[str]) -> int:
