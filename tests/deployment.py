@@ -162,6 +162,11 @@ class Deployment:
             self.clock.set(min(self.clock.now() + STEP, end))
             await self.work()
 
+    async def outlast_a_cart(self) -> None:
+        """Fifty minutes pass: half an hour makes a cart an abandoned one, and a quarter later its text goes out."""
+        for minutes in (30, 15, 5):
+            await self.jump(minutes=minutes)
+
     async def pass_until(self, local: str, zone: str) -> None:
         """Let time pass until the next moment that clocks in `zone` show `local` (HH:MM)."""
         await self.pass_time(until=self.next_time(local, zone))
