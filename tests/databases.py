@@ -31,9 +31,8 @@ CATALOGUE = " UNION ALL ".join(
         "pg_type": "oid",
     }.items()
 )
-LARGE_BYTES = 128 * 1024  # what deleted rows may take before they are swept up
 FILLED_TABLES = (
-    "SELECT relname, pg_relation_size(oid) FROM pg_class"
+    "SELECT relname FROM pg_class"
     " WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND pg_relation_size(oid) > 0"
 )
 # A connection whose process is gone, or is going, may still be there.
@@ -51,7 +50,7 @@ class Databases:
         self._spare: list[str] = []
         first = self.take()
         with psycopg.connect(self.url(first)) as conn:
-            self._filled = [name for name, _ in conn.execute(FILLED_TABLES)]
+            self._filled = [name for (name,) in conn.execute(FILLED_TABLES)]
             self._pristine = self._state(conn)
         self._spare.append(first)
 
@@ -93,12 +92,12 @@ class Databases:
                 return False
             # Neither the history's guards nor foreign keys have a say.
             conn.execute("SET session_replication_role = replica")
-            used = [each for each in conn.execute(FILLED_TABLES) if each[0] not in self._filled]
-            for table, _ in used:
+            used = [name for (name,) in conn.execute(FILLED_TABLES) if name not in self._filled]
+            for table in used:
                 conn.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
-            for table, size in used:
-                if size > LARGE_BYTES:
-                    conn.execute(sql.SQL("VACUUM {}").format(sql.Identifier(table)))
+            if used:  # else new rows would fill gaps, and lie in another order than they were written in
+                tables = sql.SQL(", ").join(sql.Identifier(table) for table in used)
+                conn.execute(sql.SQL("VACUUM (INDEX_CLEANUP ON, TRUNCATE ON) {}").format(tables))
             return True
 
     def _state(self, conn: psycopg.Connection) -> State:

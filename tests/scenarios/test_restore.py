@@ -23,6 +23,7 @@ from cartwake.kit.crypto import Vault
 from cartwake.kit.db import OPERATOR, Database
 from cartwake.kit.phones import country_of
 from cartwake.kit.schema import pause_if_moved, settle_here
+from cartwake.messages.recovery import Recovered
 from cartwake.messages.segments import measure
 from cartwake.tenants.switches import deployment_paused_since, resume_deployment
 from cartwake.web.app import create_app
@@ -139,6 +140,24 @@ async def test_a_text_whose_cart_the_backup_never_saw_still_counts_for_its_phone
     with psycopg.connect(copy_of.url) as owner:
         assert owner.execute("SELECT count(*) FROM recipient_texts").fetchone() == (1,)
     assert found.credits == await cost_at_the_carrier(deployment, [JONAS])
+
+
+async def test_a_text_that_the_backup_knows_is_not_accounted_for_again(
+    deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
+) -> None:
+    settled(fresh_url)
+    shop = await deployment.shop("Lino Namai")
+    await shop.put_session("before", consent=TICKED, phone=RUTA)
+    await deployment.outlast_a_cart()
+    assert len(await deployment.phone_shows(RUTA)) == 1
+    dump(fresh_url, tmp_path / "backup")
+    restore(tmp_path / "backup", copy_of.url)
+
+    restored = replace(deployment, runtime=replace(deployment.runtime, db=copy_of))
+    too_early = deployment.clock.now() - timedelta(minutes=20)
+    found = await recover_from(restored.runtime, deployment.carrier, too_early)  # type: ignore[arg-type]
+    assert found == Recovered(0, 0, 0, 0, 0)
+    await restored.sound()
 
 
 @pytest.mark.slow
