@@ -204,7 +204,7 @@ async def test_texts_of_dead_workers_and_lost_receipts_are_counted_too(deploymen
     shop = await deployment.shop()
     await leave_cart(shop)
     await deployment.faults(error_after_rate=1.0, lost_callback_rate=1.0)
-    await deployment.pass_time(minutes=50)
+    await deployment.outlast_a_cart()
     await deployment.faults(lost_callback_rate=1.0)
     await deployment.pass_time(minutes=10)
     await deployment.jump(hours=73)
@@ -220,7 +220,7 @@ async def test_a_text_goes_out_even_when_counting_fails(
     await leave_cart(await deployment.shop())
     for metric in (metrics.TEXTS, metrics.DECISIONS, metrics.EVENTS):
         monkeypatch.setattr(metric, "labels", None)
-    await deployment.pass_time(minutes=50)
+    await deployment.outlast_a_cart()
     (text,) = await deployment.phone_shows(RUTA)
     assert text["status"] == "delivered"
 
@@ -363,7 +363,7 @@ def test_a_label_is_a_word_of_the_code_or_other() -> None:
 async def test_no_label_names_a_tenant_and_every_value_is_of_a_bounded_set(deployment: Deployment) -> None:
     shop = await deployment.shop("Lino Namai")
     await leave_cart(shop)
-    await deployment.pass_time(minutes=50)
+    await deployment.outlast_a_cart()
     read = await DatabaseGauges(deployment.runtime).read()
     series = read_page(metrics.page("test", deployment.runtime.db, "", read)[0].decode())
     allowed: Mapping[str, Set[str]] = {

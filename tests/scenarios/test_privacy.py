@@ -87,7 +87,7 @@ async def a_busy_day(deployment: Deployment) -> None:
     await deployment.reply(AINO, "who is this? call me at " + AINO)
     await deployment.faults(error_after_rate=1.0)
     await shop.put_session("cart-9", consent=TICKED, phone=PIERRE)
-    await deployment.pass_time(minutes=50)
+    await deployment.outlast_a_cart()
     await deployment.faults()
     await shop.api("PUT", "/v1/checkout-sessions/cart-8", {"phone": RUTA, "consent": {"granted": True}})
     await shop.api("PUT", "/v1/checkout-sessions/cart-8", {"phone": 7, "checkout_url": RUTA})
