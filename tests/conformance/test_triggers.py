@@ -39,7 +39,7 @@ async def _settle(trigger: Trigger) -> None:
         await asyncio.wait_for(trigger.wait(wake, datetime.now(UTC)), BOUND_S)
 
 
-async def _woken_by(trigger: Trigger, wake: Wake, until: datetime | None) -> asyncio.Task[None]:
+async def _woken_by(trigger: Trigger, wake: Wake, until: datetime | None) -> asyncio.Task[int | None]:
     task = asyncio.create_task(trigger.wait(wake, until))
     await asyncio.sleep(0.05)  # it is waiting now
     return task

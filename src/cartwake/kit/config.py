@@ -7,6 +7,7 @@ shop is not here: it is a row of `shop_sms_configs`.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Mapping
@@ -33,6 +34,15 @@ DEVELOPMENT_TOKEN = "development-auth-token"  # noqa: S105
 MAY_BE_EMPTY = frozenset({"refund_on"})
 
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
+
+# The queues on BullMQ. Nothing consumes `email` yet: the e-mail channel does not exist.
+QueueKind = Literal["texts", "email", "maintenance"]
+QUEUE_NAMES: dict[QueueKind, str] = {
+    "texts": "cartwake-texts",
+    "email": "cartwake-email",
+    "maintenance": "cartwake-maintenance",
+}
+QUEUE_CONCURRENCY: dict[QueueKind, int] = {"texts": 500, "email": 50, "maintenance": 1}
 
 
 class ConfigError(Exception):
@@ -70,6 +80,25 @@ class Settings(BaseSettings):
     )
     database_prepare: bool = Field(
         True, description="Whether statements are prepared. Switch it off behind a pooler that cannot carry them."
+    )
+    queue: Literal["postgres"] | SecretStr = Field(
+        "postgres",
+        description="What keeps the times: `postgres`, or BullMQ on a Redis or Valkey, as redis://user:password@host"
+        ":6379/0 or rediss:// for TLS. BullMQ needs the extra cartwake[bullmq]; see docs/bullmq.md.",
+    )
+    queue_prefix: str = Field(
+        "bull",
+        pattern=r"^[\w{}.:-]{1,100}$",
+        description="What BullMQ's keys begin with. Deployments that share a Redis need different ones.",
+    )
+    queue_concurrency: Annotated[dict[QueueKind, Annotated[int, Field(ge=1, le=5000)]], NoDecode] = Field(
+        QUEUE_CONCURRENCY,
+        description="Jobs that one process takes at a time, as texts=500,maintenance=1. Nothing consumes `email` yet.",
+    )
+    queue_rate: Annotated[dict[QueueKind, Annotated[int, Field(ge=1, le=100_000)]], NoDecode] = Field(
+        {},
+        description="Jobs per second over all processes, as texts=50,maintenance=10; a queue not named has no limit. "
+        "With a limit on texts, no more messages are claimed than jobs fire.",
     )
     clock: str = Field("system", description="`system`, or `virtual:<clock file>` for demonstrations and tests.")
     public_url: str = Field(
@@ -153,6 +182,28 @@ class Settings(BaseSettings):
             raise ValueError("is empty: give it a value, or unset it")
         return value
 
+    @field_validator("queue_concurrency", "queue_rate", mode="before")
+    @classmethod
+    def _per_queue(cls, value: Any, info: ValidationInfo) -> Any:
+        """`texts=500,maintenance=1`; what is not named keeps its default."""
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        defaults: dict[Any, Any] = QUEUE_CONCURRENCY if info.field_name == "queue_concurrency" else {}
+        return defaults | {name.strip(): number.strip() for name, _, number in pairs}
+
+    @field_validator("queue")
+    @classmethod
+    def _redis_address(cls, value: Any) -> Any:
+        if not isinstance(value, SecretStr):
+            return value
+        parts = urlsplit(value.get_secret_value())
+        if parts.scheme not in ("redis", "rediss") or not parts.hostname or parts.port == 0:
+            raise ValueError("must be postgres, or an address like redis://127.0.0.1:6379/0 (rediss:// for TLS)")
+        if not _installed("bullmq"):
+            raise ValueError("needs the extra for BullMQ, which is not installed: pip install 'cartwake[bullmq]'")
+        return value
+
     @field_validator("secret_keys")
     @classmethod
     def _long_enough(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
@@ -211,6 +262,11 @@ class Settings(BaseSettings):
             raise ValueError("its host name must not contain an underscore: the carrier refuses such callbacks")
         return value
 
+    @property
+    def queue_url(self) -> str | None:
+        """Address of the Redis that BullMQ is on; None where PostgreSQL keeps the times itself."""
+        return self.queue.get_secret_value() if isinstance(self.queue, SecretStr) else None
+
     def model_post_init(self, _context: Any, /) -> None:
         if self.metrics_port and self.metrics_token is None and self.metrics_host not in LOOPBACK_HOSTS:
             raise ValueError(
@@ -250,6 +306,13 @@ def check_database_address(address: str) -> None:
         raise ValueError("its port must be a number from 1 to 65535")
     if not parts.get("dbname"):
         raise ValueError("names no database: end it with one, like postgresql://user:password@host:5432/cartwake")
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def load_settings(**overrides: Any) -> Settings:
