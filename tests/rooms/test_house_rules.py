@@ -31,6 +31,7 @@ RULES = [
             "credits/reserver.py",
             "worker.py",
             "scheduler.py",
+            "maintenance.py",
             "timekeeping.py",
             "observe/exporter.py",
         },
