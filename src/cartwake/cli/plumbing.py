@@ -102,11 +102,11 @@ async def carrier_of(settings: Settings) -> AsyncIterator[Any]:
         await carrier.close()
 
 
-def say_what_ails_the_queue(settings: Settings) -> None:
+async def say_what_ails_the_queue(settings: Settings) -> None:
     """At start, on stderr. Nothing of it stops the process: texts go out by the database's times meanwhile."""
     from cartwake.jobs.queue_check import check_queue
 
-    for finding in check_queue(settings):
+    for finding in await check_queue(settings):
         typer.echo(f"CARTWAKE_QUEUE, {finding.level}: {finding.problem} {finding.advice}", err=True)
 
 

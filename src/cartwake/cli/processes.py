@@ -70,7 +70,7 @@ def worker() -> None:
     from cartwake.worker import run_worker
 
     async def work(runtime: Runtime, stop: asyncio.Event) -> None:
-        say_what_ails_the_queue(runtime.settings)
+        await say_what_ails_the_queue(runtime.settings)
         with tracing(runtime.settings, "worker"):
             async with exporting(runtime, "worker"), carrier_of(runtime.settings) as carrier:
                 trigger = open_trigger(runtime, stop)
@@ -90,7 +90,7 @@ def scheduler() -> None:
     from cartwake.scheduler import run_scheduler
 
     async def schedule(runtime: Runtime, stop: asyncio.Event) -> None:
-        say_what_ails_the_queue(runtime.settings)
+        await say_what_ails_the_queue(runtime.settings)
         gauges = DatabaseGauges(runtime)
         with tracing(runtime.settings, "scheduler"):
             async with exporting(runtime, "scheduler", gauges.read), carrier_of(runtime.settings) as carrier:

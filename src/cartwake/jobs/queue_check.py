@@ -7,7 +7,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cartwake.kit.config import Settings
+from cartwake.kit.config import QUEUE_NAMES, Settings
 
 TIMEOUT_S = 5.0
 # BullMQ's own requirement.
@@ -24,27 +24,34 @@ class Finding:
     advice: str
 
 
-def check_queue(settings: Settings) -> list[Finding]:
+async def check_queue(settings: Settings) -> list[Finding]:
     """Everything wrong with the queue of `CARTWAKE_QUEUE`; nothing where PostgreSQL keeps the times.
 
-    Connects, and writes one key that lives for seconds. Blocks for at most some seconds; shows no password.
+    Connects, and writes one key that lives for seconds. Takes at most some seconds; shows no password.
     """
-    url = settings.queue_url
+    url, prefix = settings.queue_url, settings.queue_prefix
     if url is None:
         return []
-    import redis
+    from redis.asyncio import Redis
+    from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
-    from redis.retry import Retry
+    from redis.exceptions import RedisError
 
     options: dict[str, Any] = {"socket_connect_timeout": TIMEOUT_S, "socket_timeout": TIMEOUT_S}
-    client = redis.Redis.from_url(url, decode_responses=True, retry=Retry(NoBackoff(), 0), **options)
+    client = Redis.from_url(url, decode_responses=True, retry=Retry(NoBackoff(), 0), **options)
     try:
-        client.set(f"{settings.queue_prefix}:cartwake-check", "1", ex=PROBE_LIVES_S)
-        return _of_server(client.info(), settings.queue_prefix)
-    except (redis.RedisError, OSError) as error:
+        await client.set(f"{prefix}:cartwake-check", "1", ex=PROBE_LIVES_S)
+        paused = [name for name in QUEUE_NAMES.values() if await client.hexists(f"{prefix}:{name}:meta", "paused")]
+        return _of_server(await client.info(), prefix) + [_paused(name) for name in paused]
+    except (RedisError, OSError) as error:
         return [_of_error(error)]
     finally:
-        client.close()
+        await client.aclose()
+
+
+def _paused(name: str) -> Finding:
+    advice = "Resume it in the dashboard or the program that paused it; to stop texts there is `cartwake pause`."
+    return Finding("error", f"The queue {name} is paused, so its jobs do not fire.", advice)
 
 
 def _of_error(error: Exception) -> Finding:
@@ -66,9 +73,9 @@ def _of_error(error: Exception) -> Finding:
 # What servers answer, in their own words.
 REFUSALS = (
     (
-        r"NOAUTH|Authentication required|without any password",
-        "The queue's password is missing, or it knows none.",
-        "Put the password into CARTWAKE_QUEUE, as redis://:password@host:6379/0, or take it out.",
+        r"NOAUTH|already authenticated|Authentication required",
+        "The queue's password is missing.",
+        "Put the password into CARTWAKE_QUEUE, as redis://:password@host:6379/0.",
     ),
     (
         r"WRONGPASS|invalid (username|password)",
@@ -89,6 +96,16 @@ REFUSALS = (
         r"\bOOM\b|used memory > 'maxmemory'",
         "The queue's memory is full and it takes no writes.",
         "Raise its maxmemory, or remove what else lives there.",
+    ),
+    (
+        r"NOREPLICAS",
+        "The queue has too few replicas and takes no writes.",
+        "Bring its replicas back, or lower its min-replicas-to-write.",
+    ),
+    (
+        r"CLUSTERDOWN|Hash slot not served|MOVED|CROSSSLOT",
+        "The queue is a cluster that does not answer for all of its keys.",
+        "Mend the cluster, and set CARTWAKE_QUEUE_PREFIX={bull}: braces keep a queue's keys on one node.",
     ),
     (
         r"MISCONF",
