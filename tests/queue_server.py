@@ -53,6 +53,22 @@ class QueueServer:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 
+    @contextmanager
+    def away(self, how: str) -> Iterator[None]:
+        """For a while it is `gone`, and comes back with what it wrote; or it is `hanging`, and answers nobody."""
+        assert self._process is not None
+        if how == "gone":
+            self.kill()
+        else:
+            self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            if how == "gone":
+                self.start()
+            else:
+                self._process.send_signal(signal.SIGCONT)
+
     def client(self) -> redis.Redis:
         """A client for a test to look with, and to do harm."""
         return redis.Redis(LOOPBACK, self.port, decode_responses=True)
