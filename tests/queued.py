@@ -21,14 +21,16 @@ from bullmq import Queue
 from pydantic import SecretStr
 
 from cartwake.jobs.bullmq import JobQueue
+from cartwake.jobs.text_job import TextJob
 from cartwake.kit.clock import machine_ms
 from cartwake.kit.config import QUEUE_NAMES
 from cartwake.kit.runtime import Runtime
 from cartwake.scheduler import run_due
 from cartwake.timekeeping import open_trigger
 from cartwake.worker import run_worker
-from deployment import Deployment
+from deployment import Deployment, leave_cart
 from queue_server import QueueServer, queue_server
+from world import RUTA, ShopClient
 
 PATIENCE_S = 20.0
 TEXTS = QUEUE_NAMES["texts"]
@@ -144,6 +146,17 @@ class Queued:
         return Job(job_id, raw["name"], json.loads(raw["data"]), made, raw.get("failedReason"), in_s)
 
 
+# The servers that BullMQ is tested on, by the names of their fixtures.
+QUEUE_SERVERS = ("valkey", pytest.param("debian_redis", marks=[pytest.mark.slow, pytest.mark.bullmq]))
+
+
+@pytest.fixture(scope="session")
+def debian_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QueueServer]:
+    """Debian's Redis, as `valkey` is."""
+    with queue_server("redis", tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QueueServer]:
     """One Valkey for all tests of a process; each has keys of its own."""
@@ -151,10 +164,10 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QueueServer]:
         yield server
 
 
-@pytest.fixture
-async def queued(deployment: Deployment, valkey: QueueServer) -> Queued:
+@pytest.fixture(params=QUEUE_SERVERS)
+async def queued(deployment: Deployment, request: pytest.FixtureRequest) -> Queued:
     """The deployment on BullMQ."""
-    return on_queue(deployment, valkey)
+    return on_queue(deployment, request.getfixturevalue(request.param))
 
 
 def on_queue(deployment: Deployment, server: QueueServer, **settings: Any) -> Queued:
@@ -163,3 +176,25 @@ def on_queue(deployment: Deployment, server: QueueServer, **settings: Any) -> Qu
     changed = {"queue": SecretStr(server.url), "queue_prefix": prefix} | settings
     runtime = replace(deployment.runtime, settings=deployment.runtime.settings.model_copy(update=changed))
     return Queued(deployment, runtime, server, prefix, server.client())
+
+
+# How exactly a job's time is compared: the machine's clock goes on while a test runs.
+ABOUT_S = 30.0
+
+
+async def job_of(queued: Queued, shop: ShopClient, external_id: str = "cart-1") -> TextJob:
+    (message,) = await queued.deployment.messages(shop, external_id)
+    return TextJob(message["organization_id"], message["shop_id"], message["session_id"], message["step"])
+
+
+async def scheduled(queued: Queued, **facts: Any) -> ShopClient:
+    """Rūta left her cart half an hour ago, and the scan has seen it."""
+    shop = await queued.deployment.shop(**facts)
+    await leave_cart(shop)
+    queued.deployment.clock.advance(minutes=30)
+    await queued.scan()
+    return shop
+
+
+async def texts(queued: Queued, to: str = RUTA) -> int:
+    return len(await queued.deployment.phone_shows(to))

@@ -15,29 +15,7 @@ from cartwake.messages.queue import CYCLE
 from cartwake.timekeeping import put_back_texts, put_texts
 from deployment import Deployment, leave_cart, phone
 from queue_server import QueueServer
-from queued import Queued, on_queue
-from world import RUTA, ShopClient
-
-# How exactly a job's time is compared: the machine's clock goes on while a test runs.
-ABOUT_S = 30.0
-
-
-async def job_of(queued: Queued, shop: ShopClient, external_id: str = "cart-1") -> TextJob:
-    (message,) = await queued.deployment.messages(shop, external_id)
-    return TextJob(message["organization_id"], message["shop_id"], message["session_id"], message["step"])
-
-
-async def scheduled(queued: Queued, **facts: Any) -> ShopClient:
-    """Rūta left her cart half an hour ago, and the scan has seen it."""
-    shop = await queued.deployment.shop(**facts)
-    await leave_cart(shop)
-    queued.deployment.clock.advance(minutes=30)
-    await queued.scan()
-    return shop
-
-
-async def texts(queued: Queued, to: str = RUTA) -> int:
-    return len(await queued.deployment.phone_shows(to))
+from queued import ABOUT_S, Queued, job_of, on_queue, scheduled, texts
 
 
 async def test_a_scheduled_text_is_a_delayed_job_with_an_id_of_its_own(queued: Queued) -> None:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_bullmq import ABOUT_S, job_of, scheduled, texts
 
 from deployment import leave_cart
-from queued import Queued
+from queued import ABOUT_S, Queued, job_of, scheduled, texts
 
 pytestmark = [pytest.mark.slow, pytest.mark.bullmq]
 
