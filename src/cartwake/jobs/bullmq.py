@@ -23,6 +23,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from cartwake.jobs.trigger import end
 from cartwake.kit.clock import machine_ms
 
 # What a queue that is away, or refuses, answers with.
@@ -178,9 +179,7 @@ class JobWorker:
 
     async def close(self) -> None:
         """Let go of everything. Jobs that were taken and not settled run again elsewhere once their locks lapse."""
-        for chore in self._chores:
-            chore.cancel()
-        await asyncio.gather(*self._chores, return_exceptions=True)
+        await end(*self._chores)
         await self._client.aclose()
 
     async def take(self, at_most: int) -> list[FiredJob]:

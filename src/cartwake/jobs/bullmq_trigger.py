@@ -21,7 +21,7 @@ import structlog
 
 from cartwake.jobs.bullmq import QUEUE_ERRORS, FiredJob, JobQueue, JobWorker, NewJob, Settled
 from cartwake.jobs.text_job import ADVICE, NAME, BrokenJob, Fate, TextJob, Timed
-from cartwake.jobs.trigger import Announcements, Wake, any_of
+from cartwake.jobs.trigger import Announcements, Wake, any_of, end
 from cartwake.kit.clock import Clock, machine_ms, on_machine_ms
 from cartwake.kit.db import Database
 
@@ -100,8 +100,7 @@ class BullmqTrigger:
             log.warning("queue.not_put", jobs=len(due), error=type(error).__name__)
 
     async def close(self) -> None:
-        self._rounds.cancel()
-        await asyncio.gather(self._rounds, return_exceptions=True)
+        await end(self._rounds)
         with contextlib.suppress(*QUEUE_ERRORS):  # for others to take at once; else when the locks lapse
             await self._jobs.settle(Settled(again=[(job, machine_ms()) for job in self._taken]))
         await self._jobs.close()

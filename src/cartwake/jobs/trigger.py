@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 from collections.abc import Coroutine, Sequence
 from datetime import datetime
@@ -22,6 +21,7 @@ log = structlog.get_logger()
 LOOK_AGAIN_S = 1.0
 # Without a connection to listen on, looking is all there is.
 POLL_S = 0.05
+END_AGAIN_S = 0.5
 
 
 class Wake(enum.StrEnum):
@@ -80,9 +80,7 @@ class Announcements:
             self.heard[wake].clear()
 
     async def close(self) -> None:
-        self._listener.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._listener
+        await end(self._listener)
 
     async def _listen(self) -> None:
         while True:
@@ -118,6 +116,14 @@ class PostgresTrigger:
 
     async def close(self) -> None:
         await self._announcements.close()
+
+
+async def end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel these until they are done: a library in between may take a cancellation for its own time-out's."""
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=END_AGAIN_S)
 
 
 async def any_of(waits: Sequence[Coroutine[Any, Any, object]], timeout_s: float | None) -> None:
