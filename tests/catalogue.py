@@ -9,6 +9,7 @@ PLATFORM_TABLES = {
     "deployment_home",
     "deployment_switches",
     "invariant_checks",
+    "operator_idempotent_answers",
     "operator_keys",
     "periodic_tasks",
     "recipient_texts",

@@ -334,7 +334,7 @@ async def _up(settings: Settings, environment: Mapping[str, str], sandbox_port: 
 
 def _print_addresses(settings: Settings, public_url: str, sandbox_port: int | None) -> None:
     home = home_of(settings)
-    print(f"Cartwake is up.\n  API       {public_url}/openapi.json\n  health    {public_url}/readyz")
+    print(f"Cartwake is up.\n  API       {public_url}/docs\n  health    {public_url}/readyz")
     if sandbox_port is not None:
         print(f"  sandbox   http://{LOOPBACK}:{sandbox_port}/sandbox/messages")
     if port := settings.metrics_port:

@@ -27,6 +27,7 @@ from cartwake.messages import reconcile, schedule
 from cartwake.messages.model import MessageState
 from cartwake.observe.counting import count_decisions, count_moves, count_texts
 from cartwake.observe.traces import trace, trace_moves
+from cartwake.tenants.answers import forget_answers
 from cartwake.tenants.organizations import plans_with_credits
 from cartwake.timekeeping import put_back_texts, put_texts
 
@@ -125,6 +126,12 @@ async def ask_for_missing_receipts(runtime: Runtime, carrier: Carrier) -> None:
             return
 
 
+async def sweep_answers(runtime: Runtime, _carrier: Carrier) -> None:
+    """Answers to POSTs with an idempotency key, a day after they were given."""
+    async with runtime.db.transaction(ENGINE) as conn:
+        await forget_answers(conn, runtime.clock.now())
+
+
 async def check_invariants(runtime: Runtime, _carrier: Carrier) -> None:
     """What must always be true, looked at in production too."""
     async with runtime.db.transaction(ENGINE) as conn:
@@ -141,6 +148,7 @@ TASKS: tuple[Task, ...] = (
     Task("unknown_outcomes", "* * * * *", resolve_unknown),
     Task("plan_refills", "10 * * * *", refill_plans),
     Task("missing_receipts", "20 * * * *", ask_for_missing_receipts),
+    Task("idempotent_answers", "30 * * * *", sweep_answers),
     Task("invariants", "40 * * * *", check_invariants),
 )
 

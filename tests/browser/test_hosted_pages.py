@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page
 
 from cartwake.messages.templates import LOCALES, opt_out_page
 from deployment import Deployment
@@ -17,20 +16,6 @@ pytestmark = pytest.mark.slow
 
 OPT_OUT_LINK = re.compile(r"http://\S+/o/\S+")
 SMALLEST_PHONE = {"width": 320, "height": 568}
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    """The system's Chromium (`make slow` installs it), kept off the network that it would look for."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    assert chromium, "no Chromium here; run: make slow, or apt-get install chromium"
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    async with async_playwright() as playwright:
-        opened = await playwright.chromium.launch(
-            executable_path=chromium, args=[*flags, "--disable-sync", "--disable-quic"]
-        )
-        yield opened
-        await opened.close()
 
 
 @pytest.fixture

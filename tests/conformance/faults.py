@@ -13,7 +13,9 @@ from cartwake.carriers.sandbox.faults import FaultName, Faults
 
 FAULTS: tuple[str, ...] = get_args(FaultName)
 SENT, DELIVERED = MessageStatus.SENT, MessageStatus.DELIVERED
-TIMEOUT_S = 0.5  # of the adapter, in every story
+# Of the adapter. Long, or a busy machine plays a fault of its own; except where the wait is the fault.
+TIMEOUT_S = 10.0
+SHORT_TIMEOUT_S = 1.0
 SOMETIMES = 0.5
 
 

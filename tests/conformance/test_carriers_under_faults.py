@@ -31,7 +31,7 @@ from cartwake.carriers.protocol import (
 from cartwake.carriers.sandbox import Recipient
 from cartwake.carriers.sandbox.state import Text, attempt_key
 from conformance.bench import ONA, SHOP, START, VIKTOR, Bench, a_text, post, tapped
-from conformance.faults import ALWAYS, CALM, FAULTS, TIMEOUT_S, TROUBLES, Trouble, rates
+from conformance.faults import ALWAYS, CALM, FAULTS, SHORT_TIMEOUT_S, TIMEOUT_S, TOO_SLOW, TROUBLES, Trouble, rates
 
 TEXTS = 12
 FINAL = {
@@ -82,7 +82,7 @@ class Trial:
 @pytest.fixture(params=TROUBLES, ids=str)
 async def trial(request: pytest.FixtureRequest, bench: Bench) -> AsyncIterator[Trial]:
     async with tapped(bench.peer.url) as (url, posts):
-        carrier = bench.make_carrier(url, timeout_s=TIMEOUT_S)
+        carrier = bench.make_carrier(url, timeout_s=SHORT_TIMEOUT_S if request.param is TOO_SLOW else TIMEOUT_S)
         bench.go_wrong(**request.param.faults)
         yield Trial(bench, carrier, request.param, posts)
         await carrier.close()

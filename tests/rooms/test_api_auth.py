@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
+from cartwake.kit.crypto import hash_secret
 from cartwake.kit.db import OPERATOR
 from cartwake.tenants.keys import find_caller, revoke_key
 from world import Caller, ShopClient, World
@@ -29,6 +30,8 @@ BODIES: dict[str, Any] = {
     "{locale}": {"text": "{shop}: {link} {opt_out}"},
     "consent-withdrawals": {"phone": "+37061234567"},
     "verification": {"token": "x"},
+    "keys": {"kind": "organization"},
+    "rotation": {},
 }
 
 
@@ -44,9 +47,9 @@ def routes_of(world: World) -> list[tuple[str, str, Any]]:
 
 
 def kind_for(path: str) -> str:
-    if path.startswith(("/v1/organizations", "/v1/kill-switch", "/v1/doubtful-messages")):
+    if path.startswith(("/v1/organizations", "/v1/kill-switch", "/v1/doubtful-messages", "/v1/operator-keys")):
         return "operator"
-    return "organization" if path.startswith(("/v1/credits", "/v1/shops")) else "shop"
+    return "organization" if path.startswith(("/v1/credits", "/v1/shops", "/v1/keys")) else "shop"
 
 
 async def callers(world: World) -> dict[str, Caller]:
@@ -71,6 +74,7 @@ async def test_every_route_refuses_strangers_and_wrong_kinds_of_keys(world: Worl
             assert refused.json()["type"] == "/problems/unauthorized"
         for kind, caller in keys.items():
             answer = await caller.api(method, path, body)
+            assert {"ratelimit", "ratelimit-policy"} <= set(answer.headers), (method, path, kind)
             if kind == kind_for(path):
                 assert answer.status_code not in (401, 403), (method, path, kind)
             else:
@@ -88,7 +92,7 @@ async def test_a_revoked_key_opens_nothing(world: World) -> None:
     shop = await world.shop()
     await shop.call("GET", "/v1/sms-config")
     async with world.runtime.db.transaction(OPERATOR) as conn:
-        caller = await find_caller(conn, shop.key or "")
+        caller = await find_caller(conn, world.runtime.clock.now(), hash_secret(shop.key or ""))
         assert caller is not None
         await revoke_key(conn, world.runtime.clock.now(), caller.key_id)
     assert (await shop.api("GET", "/v1/sms-config")).status_code == 401
@@ -120,8 +124,8 @@ async def test_a_merchant_sees_its_own_shops_and_credits(world: World) -> None:
     await lino.merchant.shop("Lino Sodas")
     knygos = await world.shop("Knygos", credits=30)
     assert [shop["name"] for shop in (await lino.merchant.call("GET", "/v1/shops"))["data"]] == [
-        "Lino Namai",
         "Lino Sodas",
+        "Lino Namai",
     ]
     assert (await knygos.merchant.credits())["available_credits"] == 30
     ledger = await knygos.merchant.call("GET", "/v1/credits/ledger")

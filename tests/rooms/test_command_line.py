@@ -54,8 +54,14 @@ def test_an_organization_is_made_with_its_account(there: Cartwake, organization:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--country", "ZZ"], "The country must be a country code of ISO 3166-1 alpha-2, like LT.\n"),
-        (["--country", "lt"], "The country must be a country code of ISO 3166-1 alpha-2, like LT.\n"),
+        (
+            ["--country", "ZZ"],
+            "The country must be a country code of ISO 3166-1 alpha-2: two capital letters, like LT.\n",
+        ),
+        (
+            ["--country", "lt"],
+            "The country must be a country code of ISO 3166-1 alpha-2: two capital letters, like LT.\n",
+        ),
         (["--country", "LT", "--locale", "l"], "The locale must be a language tag, like lt or lt-LT.\n"),
         (["--country", "LT", "--locale", "klingon please"], "The locale must be a language tag, like lt or lt-LT.\n"),
     ],

@@ -24,7 +24,6 @@ from world import AINO, RUTA, TICKED, ShopClient
 # Seen by the whole organization: sibling shops share it by design (credits, plan) or it names the organization.
 SHARED_BY_SHOPS = {
     "organizations",
-    "api_keys",
     "org_sms_credit_balances",
     "org_sms_credit_ledger",
     "sms_credit_reservations",
@@ -75,6 +74,7 @@ async def walls(deployment: Deployment, fresh_url: str) -> AsyncIterator[Walls]:
     stranger = await deployment.shop("Knygos")
     for shop, phone in ((victim, RUTA), (stranger, AINO)):
         await shop.put_session(consent=TICKED, phone=phone)
+        await shop.call("POST", "/v1/previews", {}, headers={"Idempotency-Key": "one"})
         await shop.call("PUT", "/v1/templates/en", {"text": "{shop}: {link} {opt_out}"})
         await shop.call("PUT", "/v1/reply-webhook", {"url": "https://shop.example/hook"})
     await deployment.pass_time(minutes=50)
@@ -105,6 +105,20 @@ async def test_a_sibling_shop_changes_nothing_of_what_it_shares(walls: Walls) ->
     for table in SHARED_BY_SHOPS:
         for verb, statement, params in attacks(table, walls.victim_rows(table)[0])[1:]:
             assert attempt(sibling, statement, params) == 0, f"a sibling shop could {verb} in {table}"
+
+
+async def test_a_shop_sees_no_key_and_no_answer_of_its_organization(walls: Walls) -> None:
+    """Those rows are without a shop, and what they open is wider than the shop."""
+    merchant = walls.victim.merchant
+    await merchant.call("POST", "/v1/keys", {"kind": "organization"}, headers={"Idempotency-Key": "one"})
+    shop = walls.as_web(merchant.organization_id, walls.victim.shop_id)
+    organization = walls.as_web(merchant.organization_id, None)
+    for table in ("api_keys", "idempotent_answers"):
+        query = sql.SQL("SELECT organization_id FROM {} WHERE shop_id IS NULL").format(sql.Identifier(table))
+        assert attempt(shop, query, []) == 0, table
+        assert attempt(organization, query, []) > 0, table
+    forged = "INSERT INTO api_keys VALUES (%s, NULL, gen_random_uuid(), 'organization', 'x', '2026-11-24')"
+    assert attempt(shop, sql.Composed([sql.SQL(forged)]), [merchant.organization_id]) == 0
 
 
 async def test_the_owner_of_a_row_does_see_it(walls: Walls) -> None:

@@ -71,6 +71,7 @@ class Plan:
     faults: frozenset[str]
     begins: datetime | None = None  # else the seed says when
     variant: str | None = None  # a defect that must be caught
+    plots: frozenset[str] | None = None  # what shoppers do with a cart; None: everything they know
 
     @classmethod
     def of(cls, seed: int, steps: int) -> Plan:
@@ -98,7 +99,9 @@ class Plan:
         faults = ["--faults", ",".join(sorted(self.faults)) or "none"] if missing else []
         begins = ["--begins", f"{self.begins:%Y-%m-%dT%H:%M:%SZ}"] if self.begins else []
         variant = ["--variant", self.variant] if self.variant else []
-        return " ".join(["--seed", str(self.seed), "--steps", str(self.steps), *numbers, *faults, *begins, *variant])
+        plots = ["--plots", ",".join(sorted(self.plots))] if self.plots is not None else []
+        told = [*numbers, *faults, *begins, *variant, *plots]
+        return " ".join(["--seed", str(self.seed), "--steps", str(self.steps), *told])
 
 
 ACTORS = ("shoppers", "merchants", "webs", "workers", "schedulers")

@@ -40,6 +40,12 @@ class People:
     claiming: asyncio.Event = field(default_factory=asyncio.Event)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def plots(self) -> list[Plot]:
+        """What shoppers may do with a cart in this story."""
+        asked = self.stage.director.chaos.plan.plots
+        return PLOTS if asked is None else [plot for plot in PLOTS if _name_of(plot) in asked]
+
     async def nap(self, seconds: float) -> None:
         """Do nothing for a while; at closing time nobody naps."""
         with suppress(TimeoutError):
@@ -89,8 +95,8 @@ class Shopper:
         while self.carts < CARTS_MAX and not self.people.closing.is_set():
             cart = self._new_cart()
             await self._leave(cart)
-            plot = self.dice.choice(PLOTS)
-            self._tell(cart, f"will {plot.__name__.strip('_')}")
+            plot = self.dice.choice(self.people.plots)
+            self._tell(cart, f"will {_name_of(plot)}")
             await plot(self, cart)
             await self.people.nap(self.dice.choice([2.0, 60.0, 600.0, 4000.0]))
 
@@ -214,10 +220,11 @@ class Shopper:
     async def _text(self, cart: Cart, body: str) -> bool:
         self._tell(cart, f"texts {body!r}")
         said = self.people.stage.witness.said
-        said.append((cart, body, self.people.stage.director.step_number))
+        mine = (cart, body, self.people.stage.director.step_number)
+        said.append(mine)
         is_told = await self.people.stage.carrier.text_back(self.phone.e164, cart.shop.number, body)
         if not is_told:
-            said.remove(said[-1])
+            said.remove(mine)
         return is_told
 
     async def _link(self, cart: Cart, kind: str) -> str | None:
@@ -247,6 +254,10 @@ class Shopper:
         self.people.stage.director.tell(self.name, f"{what} ({cart.external_id})", [cart.external_id])
 
 
+def _name_of(plot: Plot) -> str:
+    return plot.__name__.strip("_")
+
+
 PLOTS: list[Plot] = [
     *[Shopper._walk_away] * 4,
     Shopper._come_back,
@@ -262,6 +273,7 @@ PLOTS: list[Plot] = [
     Shopper._open_opt_out,
     Shopper._tap_and_buy,
 ]
+PLOT_NAMES = frozenset(_name_of(plot) for plot in PLOTS)
 
 
 @dataclass

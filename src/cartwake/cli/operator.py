@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -90,13 +91,83 @@ def create_operator_key() -> None:
     as_operator(create)
 
 
-@key_app.command("revoke")
-def revoke(key_id: Uuid) -> None:
-    """Revoke an organization's or shop's key; it opens nothing from the next request on."""
-    from cartwake.tenants.keys import revoke_key
+@key_app.command("create")
+def create_key_(
+    organization_id: Uuid,
+    shop_id: Annotated[UUID | None, typer.Option(help="Make the key for this shop.")] = None,
+    publishable: Annotated[bool, typer.Option(help="For the shop's pages instead of its server.")] = False,
+) -> None:
+    """Make another key of an organization, or of one of its shops; it is shown once."""
+    from cartwake.tenants.keys import issue_key
+    from cartwake.tenants.model import KeyKind, Scope, ShopScope
+    from cartwake.tenants.organizations import read_organization, read_shop
+
+    if publishable and shop_id is None:
+        fail("Only a shop has publishable keys: say which with --shop-id.", 2)
+    shop_kind = KeyKind.SHOP_PUBLISHABLE if publishable else KeyKind.SHOP_SECRET
+
+    async def create(runtime: Runtime, conn: Connection) -> None:
+        await read_organization(conn, organization_id)
+        if shop_id is not None:
+            await read_shop(conn, ShopScope(organization_id, shop_id))
+        kind = KeyKind.ORGANIZATION if shop_id is None else shop_kind
+        made = await issue_key(conn, runtime.moment(), kind, Scope(organization_id, shop_id))
+        typer.echo(f"key_id {made.key.key_id}\n{kind} {made.secret}")
+
+    as_operator(create)
+
+
+@key_app.command("list")
+def list_keys_(
+    organization_id: Annotated[UUID | None, typer.Argument(help="Whose; the operator's own unless given.")] = None,
+) -> None:
+    """List keys, newest first: what they open, since when, until when, and when they were last used (to the hour)."""
+    from cartwake.tenants.keys import list_keys
+
+    async def show(_runtime: Runtime, conn: Connection) -> None:
+        before = None
+        while page := await list_keys(conn, organization_id, before=before, limit=100):
+            for key in page:
+                times = {
+                    "created": key.created_at,
+                    "last used": key.last_used_at,
+                    "expires": key.expires_at,
+                    "revoked": key.revoked_at,
+                }
+                told = "  ".join(f"{word} {at.astimezone(UTC):%Y-%m-%d %H:%MZ}" for word, at in times.items() if at)
+                typer.echo(f"{key.key_id}  {key.kind}  {f'shop {key.shop_id}  ' if key.shop_id else ''}{told}")
+            before = page[-1].key_id
+
+    as_operator(show)
+
+
+@key_app.command("rotate")
+def rotate(
+    key_id: Uuid,
+    organization_id: Annotated[UUID | None, typer.Argument(help="Whose; the operator's own unless given.")] = None,
+    overlap_h: Annotated[float, typer.Option(min=0, max=720, help="How long the old key stays good, in hours.")] = 24,
+) -> None:
+    """Replace a key: prints the new one, good at once; the old one expires after the overlap."""
+    from cartwake.tenants.keys import rotate_key
 
     async def act(runtime: Runtime, conn: Connection) -> None:
-        await revoke_key(conn, runtime.clock.now(), key_id)
+        moment = runtime.moment()
+        made = await rotate_key(conn, moment, key_id, timedelta(hours=overlap_h), organization_id)
+        typer.echo(f"key_id {made.key.key_id}\n{made.key.kind} {made.secret}")
+
+    as_operator(act)
+
+
+@key_app.command("revoke")
+def revoke(
+    key_id: Uuid,
+    operator: Annotated[bool, typer.Option("--operator", help="It is one of the operator's own.")] = False,
+) -> None:
+    """Revoke a key; it opens nothing from the next request on."""
+    from cartwake.tenants.keys import revoke_key, revoke_operator_key
+
+    async def act(runtime: Runtime, conn: Connection) -> None:
+        await (revoke_operator_key if operator else revoke_key)(conn, runtime.clock.now(), key_id)
 
     as_operator(act)
 

@@ -150,12 +150,16 @@ def run_until_signal(work: Callable[[Runtime, asyncio.Event], Awaitable[None]]) 
 async def require_shop(conn: Connection, organization_id: UUID, shop_id: UUID) -> None:
     """Raise `NotKnown`, naming which id is wrong, unless the organization has this shop. Operator login."""
     from cartwake.tenants.model import ShopScope
-    from cartwake.tenants.organizations import list_shops, read_organization, read_shop
+    from cartwake.tenants.organizations import read_organization, read_shop
 
-    with contextlib.suppress(NotKnown):
-        await read_shop(conn, ShopScope(organization_id, shop_id))
+    async def has(organization: UUID, shop: UUID) -> bool:
+        with contextlib.suppress(NotKnown):
+            return bool(await read_shop(conn, ShopScope(organization, shop)))
+        return False
+
+    if await has(organization_id, shop_id):
         return
-    if any(shop.shop_id == organization_id for shop in await list_shops(conn, shop_id)):
+    if await has(shop_id, organization_id):
         raise NotKnown("The ids are the wrong way round: the organization's comes first, then the shop's.")
     try:
         await read_organization(conn, organization_id)

@@ -163,7 +163,7 @@ async def _broken_off(running: cluster.Cluster) -> AsyncIterator[None]:
 
 
 def _description(machine: Machine) -> str:
-    return f"{machine.api.base_url}/openapi.json"
+    return f"{machine.api.base_url}/docs"
 
 
 def _texts(machine: Machine) -> str:

@@ -13,7 +13,7 @@ LOCALE_MAX_CHARACTERS = 35
 def check_country(code: str) -> str:
     """`code` if it is one of ISO 3166-1 alpha-2. Raises `ValueError`."""
     if code not in countries():
-        raise ValueError("must be a country code of ISO 3166-1 alpha-2, like LT")
+        raise ValueError("must be a country code of ISO 3166-1 alpha-2: two capital letters, like LT")
     return code
 
 

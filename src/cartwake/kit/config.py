@@ -8,6 +8,7 @@ shop is not here: it is a row of `shop_sms_configs`.
 from __future__ import annotations
 
 import importlib.util
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -18,10 +19,11 @@ from urllib.parse import urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cartwake.kit.clock import open_clock
+from cartwake.kit.rates import Rate
 
 PREFIX, FILE_SUFFIX = "CARTWAKE_", "_FILE"
 SECRET_FILE_MAX_BYTES = 64 * 1024
@@ -43,6 +45,10 @@ QUEUE_NAMES: dict[QueueKind, str] = {
     "maintenance": "cartwake-maintenance",
 }
 QUEUE_CONCURRENCY: dict[QueueKind, int] = {"texts": 500, "email": 50, "maintenance": 1}
+
+
+# `600/100`: so many a minute, so many at once. None is no limit.
+RateSetting = Annotated[Rate | None, NoDecode, BeforeValidator(lambda v: Rate.parse(v) if isinstance(v, str) else v)]
 
 
 class ConfigError(Exception):
@@ -132,6 +138,21 @@ class Settings(BaseSettings):
         None,
         description="Where traces go: an OTLP/HTTP collector, like http://127.0.0.1:4318. Needs the extra "
         "cartwake[otel]. The standard OTEL_EXPORTER_OTLP_ENDPOINT does too; without either nothing is traced.",
+    )
+    trusted_proxies: str = Field(
+        "127.0.0.1",
+        description="Addresses or networks of proxies, comma separated, whose X-Forwarded-For says where a request "
+        "comes from; `*`: whoever calls.",
+    )
+    rate_operator: RateSetting = Field(
+        Rate(1200, 600),
+        description="Requests that one operator key may make per minute and at once, in one web process; or `off`.",
+    )
+    rate_organization: RateSetting = Field(Rate(1200, 600), description="The same for an organization's key.")
+    rate_shop_secret: RateSetting = Field(Rate(12000, 3000), description="The same for a shop's secret key.")
+    rate_shop_publishable: RateSetting = Field(Rate(6000, 1000), description="The same for a shop's publishable key.")
+    rate_bad_keys: RateSetting = Field(
+        Rate(60, 200), description="Unknown API keys that one address may try per minute and at once; or `off`."
     )
     twilio_api_base: str = Field(
         "https://api.twilio.com", description="Base address of the carrier's API; any Twilio-compatible server."
@@ -246,6 +267,18 @@ class Settings(BaseSettings):
         if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or "@" in parts.netloc:
             raise wrong
         return value.rstrip("/")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, value: str) -> str:
+        for each in value.split(","):
+            if each.strip() == "*":
+                continue
+            try:
+                ipaddress.ip_network(each.strip())
+            except ValueError:
+                raise ValueError("must be addresses or networks, comma separated, like 10.0.0.1, 10.1.0.0/16") from None
+        return value
 
     @field_validator("metrics_token")
     @classmethod

@@ -14,9 +14,13 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from cartwake.kit.config import FILE_SUFFIX, PREFIX, Settings, secret_settings, variable
+from cartwake.kit.rates import Rate
 
 # The unit of a number, by how its name ends.
 UNITS = {"_s": "seconds", "_ms": "milliseconds", "_bytes": "bytes", "_credits": "credits"}
+
+# What a setting of such a type takes, in words.
+WORDS = {bool: "true or false", Path: "folder", Rate: "requests per minute/at once, or off"}
 
 LOGIN_IN_ADDRESS = re.compile(r"//[^/]*@")
 
@@ -98,15 +102,15 @@ def _takes(name: str, field: FieldInfo) -> str:
         listed = isinstance(field.default, tuple)
         return ("any of " if listed else "") + ", ".join(choices)
     kind = _without_none(field.annotation)
-    if kind is bool:
-        return "true or false"
+    if kind in WORDS:
+        return WORDS[kind]
     if kind in (int, float):
         unit = (field.json_schema_extra or {}).get("unit") if not callable(field.json_schema_extra) else None
         unit = unit or next((unit for end, unit in UNITS.items() if name.endswith(end)), None)
         return " ".join(part for part in (str(unit or ""), _range(field)) if part) or "number"
     if name.endswith(("_url", "_base")):
         return "http or https address"
-    return "folder" if kind is Path else "text"
+    return "text"
 
 
 def _range(field: FieldInfo) -> str:

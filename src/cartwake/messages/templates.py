@@ -161,7 +161,7 @@ def _checked(template: str) -> str:
     names = set(PLACEHOLDER.findall(cleaned))
     if names - KNOWN_PLACEHOLDERS or re.search("[{}]", PLACEHOLDER.sub("", cleaned)):
         known = ", ".join(f"{{{name}}}" for name in sorted(KNOWN_PLACEHOLDERS))
-        raise _bad_template(f"The template knows {known} and no other braces.", "unknown-placeholder")
+        raise _bad_template(f"The template knows {known} and no other braces.", "unknown-variable")
     for name, slug in (("link", "missing-link"), ("opt_out", "missing-opt-out")):
         if name not in names:
             raise _bad_template(f"The template needs {{{name}}}.", slug)

@@ -52,6 +52,20 @@ class Caller:
     shop_id: UUID | None
 
 
+@dataclass(frozen=True)
+class ApiKey:
+    """A key without its text, which nobody can see again."""
+
+    key_id: UUID
+    kind: KeyKind
+    organization_id: UUID | None
+    shop_id: UUID | None
+    created_at: datetime
+    expires_at: datetime | None = None  # replaced by another; good until then
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None  # to the hour
+
+
 @dataclass(frozen=True, kw_only=True)
 class SmsConfig:
     """What a merchant chose for a shop's texts. Durations in seconds; window in the recipient's local time."""

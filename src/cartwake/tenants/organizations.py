@@ -64,9 +64,16 @@ async def read_shop(conn: Connection, scope: ShopScope) -> Shop:
     return Shop(**found)
 
 
-async def list_shops(conn: Connection, organization_id: UUID) -> list[Shop]:
-    """Every shop of the organization, oldest first."""
-    return [Shop(**found) for found in await rows(conn, store.SELECT_SHOPS, [organization_id])]
+async def list_shops(conn: Connection, organization_id: UUID, *, before: UUID | None = None, limit: int) -> list[Shop]:
+    """A page of the organization's shops, newest first; `before` is the last id of the page before."""
+    asked = {"organization_id": organization_id, "before": before, "limit": limit}
+    return [Shop(**found) for found in await rows(conn, store.SELECT_SHOPS, asked)]
+
+
+async def warn_from_credits(conn: Connection, organization_id: UUID) -> int | None:
+    """From how many credits on some shop of the organization wants a warning; None without a shop."""
+    found = await row(conn, store.SELECT_LOW_CREDITS_AT, [organization_id])
+    return found["credits"] if found else None
 
 
 async def change_plan(conn: Connection, organization_id: UUID, plan: str) -> None:

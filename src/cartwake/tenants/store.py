@@ -58,7 +58,11 @@ FROM shops WHERE organization_id = %s AND shop_id = %s
 """
 SELECT_SHOPS = """
 SELECT organization_id, shop_id, name, default_country, default_locale, created_at
-FROM shops WHERE organization_id = %s ORDER BY shop_id
+FROM shops WHERE organization_id = %(organization_id)s AND (%(before)s::uuid IS NULL OR shop_id < %(before)s)
+ORDER BY shop_id DESC LIMIT %(limit)s
+"""
+SELECT_LOW_CREDITS_AT = """
+SELECT max(low_credits_at) AS credits FROM shop_sms_configs WHERE organization_id = %s
 """
 SELECT_ORGANIZATION = """
 SELECT organization_id, name, plan, created_at FROM organizations WHERE organization_id = %s
@@ -71,16 +75,85 @@ SELECT organization_id, plan FROM organizations WHERE plan <> 'FREE' ORDER BY or
 """
 INSERT_KEY = """
 INSERT INTO api_keys (organization_id, shop_id, key_id, kind, secret_hash, created_at)
-VALUES (%s, %s, %s, %s, %s, %s)
+VALUES (%(organization_id)s, %(shop_id)s, %(key_id)s, %(kind)s, %(secret_hash)s, %(created_at)s)
 """
 INSERT_OPERATOR_KEY = """
-INSERT INTO operator_keys (key_id, secret_hash, created_at) VALUES (%s, %s, %s)
+INSERT INTO operator_keys (key_id, secret_hash, created_at) VALUES (%(key_id)s, %(secret_hash)s, %(created_at)s)
 """
 FIND_KEY = """
-SELECT kind, key_id, organization_id, shop_id FROM find_api_key(%s)
+SELECT kind, key_id, organization_id, shop_id FROM find_api_key(%s, %s)
+"""
+NOTE_KEY_USE = """
+SELECT note_key_use(%s, %s)
+"""
+COUNT_LIVE_KEYS = """
+SELECT count(*) AS keys FROM api_keys
+WHERE organization_id = %(organization_id)s AND shop_id IS NOT DISTINCT FROM %(shop_id)s AND kind = %(kind)s
+  AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > %(created_at)s)
+"""
+COUNT_LIVE_OPERATOR_KEYS = """
+SELECT count(*) AS keys FROM operator_keys
+WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > %(created_at)s)
+"""
+# A key that is about to expire already does not live longer for being rotated again.
+EXPIRE_KEY = """
+UPDATE api_keys SET expires_at = LEAST(expires_at, %(until)s)
+WHERE organization_id = %(organization_id)s AND key_id = %(key_id)s AND revoked_at IS NULL
+  AND (expires_at IS NULL OR expires_at > %(now)s)
+RETURNING key_id, kind, organization_id, shop_id, created_at, expires_at, revoked_at, last_used_at
+"""
+EXPIRE_OPERATOR_KEY = """
+UPDATE operator_keys SET expires_at = LEAST(expires_at, %(until)s)
+WHERE key_id = %(key_id)s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > %(now)s)
+RETURNING key_id, created_at, expires_at, revoked_at, last_used_at
 """
 REVOKE_KEY = """
-UPDATE api_keys SET revoked_at = %s WHERE key_id = %s AND revoked_at IS NULL RETURNING key_id
+UPDATE api_keys SET revoked_at = COALESCE(revoked_at, %(now)s)
+WHERE key_id = %(key_id)s AND (%(organization_id)s::uuid IS NULL OR organization_id = %(organization_id)s)
+RETURNING key_id, kind, organization_id, shop_id, created_at, expires_at, revoked_at, last_used_at
+"""
+REVOKE_OPERATOR_KEY = """
+UPDATE operator_keys SET revoked_at = COALESCE(revoked_at, %s) WHERE key_id = %s
+RETURNING key_id, created_at, expires_at, revoked_at, last_used_at
+"""
+# Locked, so that of two revocations at once one sees the other.
+LOCK_LASTING_OPERATOR_KEYS = """
+SELECT key_id FROM operator_keys WHERE revoked_at IS NULL AND expires_at IS NULL ORDER BY key_id FOR UPDATE
+"""
+LIST_KEYS = """
+SELECT key_id, kind, organization_id, shop_id, created_at, expires_at, revoked_at, last_used_at FROM api_keys
+WHERE organization_id = %(organization_id)s AND (%(before)s::uuid IS NULL OR key_id < %(before)s)
+ORDER BY key_id DESC LIMIT %(limit)s
+"""
+LIST_OPERATOR_KEYS = """
+SELECT key_id, created_at, expires_at, revoked_at, last_used_at FROM operator_keys
+WHERE (%(before)s::uuid IS NULL OR key_id < %(before)s)
+ORDER BY key_id DESC LIMIT %(limit)s
+"""
+# One transaction at a time may have an idempotency key; whoever comes second does not wait.
+LOCK_ANSWER = """
+SELECT pg_try_advisory_xact_lock(%s) AS locked
+"""
+SELECT_ANSWER = """
+SELECT request_hash, answer_sealed FROM idempotent_answers
+WHERE organization_id = %(organization_id)s AND shop_id IS NOT DISTINCT FROM %(shop_id)s AND key_hash = %(key_hash)s
+"""
+SELECT_OPERATOR_ANSWER = """
+SELECT request_hash, answer_sealed FROM operator_idempotent_answers WHERE key_hash = %(key_hash)s
+"""
+INSERT_ANSWER = """
+INSERT INTO idempotent_answers (organization_id, shop_id, key_hash, request_hash, answer_sealed, created_at)
+VALUES (%(organization_id)s, %(shop_id)s, %(key_hash)s, %(request_hash)s, %(answer_sealed)s, %(now)s)
+"""
+INSERT_OPERATOR_ANSWER = """
+INSERT INTO operator_idempotent_answers (key_hash, request_hash, answer_sealed, created_at)
+VALUES (%(key_hash)s, %(request_hash)s, %(answer_sealed)s, %(now)s)
+"""
+DELETE_ANSWERS = """
+DELETE FROM idempotent_answers WHERE created_at < %s
+"""
+DELETE_OPERATOR_ANSWERS = """
+DELETE FROM operator_idempotent_answers WHERE created_at < %s
 """
 PAUSE_SHOP = """
 UPDATE shop_sms_configs SET paused_at = COALESCE(paused_at, %s)

@@ -14,6 +14,7 @@ from cartwake.kit.runtime import Runtime
 from cartwake.web import health, metrics
 from cartwake.web.api import (
     doubts,
+    keys,
     merchants,
     messages,
     organizations,
@@ -26,10 +27,13 @@ from cartwake.web.api import (
     templates,
 )
 from cartwake.web.envelope import Envelope
+from cartwake.web.gate import Gate
 from cartwake.web.hooks.twilio import TwilioHooks
 from cartwake.web.hosted import opt_out, recovery
+from cartwake.web.once import Idempotency, handle_replays
 from cartwake.web.openapi import describe
 from cartwake.web.problems import handle_problems
+from cartwake.web.reference import pages as reference
 from cartwake.web.tracing import Traced
 
 API = (
@@ -44,6 +48,7 @@ API = (
     organizations,
     switches,
     doubts,
+    keys,
 )
 
 
@@ -59,7 +64,6 @@ def create_app(runtime: Runtime, carrier: Carrier) -> FastAPI:
     app = FastAPI(
         title="Cartwake",
         version=__version__,
-        description="Texts shoppers who left a cart behind. Errors are problem documents (RFC 9457).",
         lifespan=lifespan,
         redirect_slashes=False,  # a redirect would lose a PUT's body with many clients
         docs_url=None,  # these pages load scripts from elsewhere
@@ -68,12 +72,23 @@ def create_app(runtime: Runtime, carrier: Carrier) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.runtime = runtime
+    app.state.drawn = {}
+    app.state.gate = Gate(runtime.settings, runtime.clock)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     # One flat list, the busiest first: routes are tried in this order.
-    app.router.routes[:0] = [*hooks.routes(), *recovery.routes, *opt_out.routes, *health.routes, *metrics.routes]
+    app.router.routes[:0] = [
+        *hooks.routes(),
+        *recovery.routes,
+        *opt_out.routes,
+        *health.routes,
+        *metrics.routes,
+        *reference.routes,
+    ]
     for subject in API:
         app.router.routes.extend(subject.router.routes)
     handle_problems(app)
+    handle_replays(app)
+    app.add_middleware(Idempotency)
     if tracing.is_on():
         app.add_middleware(Traced)
     app.add_middleware(Envelope, new_id=lambda: runtime.ids.new(runtime.clock.now()).hex)

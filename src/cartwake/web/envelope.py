@@ -13,8 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cartwake.kit.db import is_transient
 from cartwake.kit.logs import describe_error
+from cartwake.web.gate import EXTRA_HEADERS
 from cartwake.web.metrics import note_answer
-from cartwake.web.problems import Refused, problem
+from cartwake.web.problems import Refused, problem, refusal
 
 BODY_MAX_BYTES = 64 * 1024
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -43,15 +44,15 @@ class Envelope:
         headers = Headers(scope=scope)
         given = headers.get(REQUEST_ID_HEADER, "")
         request_id = scope["request_id"] = given if _is_usable(given) else self._new_id()
-        answer = _Answer(send, request_id)
+        answer = _Answer(send, request_id, scope)
         began_s = time.perf_counter()
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
             _check_length(headers)
             await self._app(scope, _limited(receive), answer)
-        except Refused as refusal:
-            await problem(refusal.status_code, refusal.slug, str(refusal.detail))(scope, receive, answer)
+        except Refused as refused:
+            await refusal(refused)(scope, receive, answer)
         except Exception as error:
             _log_failure(scope, error)
             if not answer.started:
@@ -64,9 +65,10 @@ class Envelope:
 class _Answer:
     """Passes an answer on with the headers that every answer has."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, scope: Scope) -> None:
         self._send = send
         self._request_id = request_id
+        self._scope = scope
         self.started = False
         self.status = 499  # the caller went away before there was an answer
 
@@ -77,6 +79,7 @@ class _Answer:
             headers = MutableHeaders(raw=message["headers"])
             headers[REQUEST_ID_HEADER] = self._request_id
             headers.setdefault("Cache-Control", "no-store")
+            headers.update(self._scope.get(EXTRA_HEADERS, {}))
             headers["X-Content-Type-Options"] = "nosniff"
         await self._send(message)
 

@@ -1,7 +1,8 @@
 """Everything that goes wrong, told as a problem document (RFC 9457).
 
-`type` is a stable path whose last part is the slug that programs compare; `detail` says what to do about
-it, and `errors` says where. What was sent is never repeated: it may hold a phone number.
+`type` is a stable path whose last part is the slug that programs compare, and which leads to the slug's
+section of the reference (`reference/problems.toml`). `detail` says what to do about it, and `errors` says
+where. What was sent is never repeated: it may hold a phone number.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from cartwake.kit.errors import BadInput, CartwakeError, Conflict, NotAllowed, NotKnown
 
@@ -22,7 +24,8 @@ MEDIA_TYPE = "application/problem+json"
 TYPE_PATH = "/problems/"
 
 STATUSES: Mapping[type[CartwakeError], int] = {BadInput: 400, NotAllowed: 403, NotKnown: 404, Conflict: 409}
-SLUGS = {400: "malformed-request", 404: "not-known", 405: "method-not-allowed"}
+
+NO_SUCH_ADDRESS = "There is no operation at this path. They are listed at /docs; none ends with a slash."
 
 # A body of 64 KiB can be wrong in thousands of places; nobody reads them all.
 ERRORS_MAX = 20
@@ -30,36 +33,64 @@ FIELD_MAX_CHARACTERS = 100
 
 # Where pydantic's own words would puzzle somebody who has never heard of pydantic.
 PLAIN_WORDS = {
+    "bool_type": "must be true or false",
     "extra_forbidden": "There is no such field.",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
     "missing": "This is required.",
     "model_attributes_type": "This must be a JSON object.",
     "model_type": "This must be a JSON object.",
+    "string_type": "must be a text",
+    "uuid_parsing": "must be a UUID",
 }
 
 
 class FieldProblem(BaseModel):
     """One thing that is wrong in a request, and where."""
 
-    field: str
+    field: str = Field(description="The path of the field in the body, or the parameter's name.")
     detail: str
 
 
 class Problem(BaseModel):
-    """A problem document."""
+    """A problem document (RFC 9457)."""
 
-    type: str
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "/problems/invalid-phone",
+                    "title": "Invalid phone",
+                    "status": 400,
+                    "detail": "The phone number is not a valid number.",
+                    "errors": [{"field": "phone", "detail": "The phone number is not a valid number."}],
+                }
+            ]
+        }
+    )
+
+    type: str = Field(description="Stable. Its last part is what programs compare; opened, it explains the problem.")
     title: str
-    status: int
-    detail: str
-    errors: list[FieldProblem] = []
+    status: int = Field(description="The HTTP status, again.")
+    detail: str = Field(description="What was wrong this time, and what to do. For people; it may change.")
+    errors: list[FieldProblem] = Field([], description="Where it was wrong, if it can be said; 20 at most.")
 
 
 class Refused(HTTPException):
     """What HTTP itself refuses, before any rule is asked: no key, too large, not JSON."""
 
-    def __init__(self, status: int, slug: str, detail: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        slug: str,
+        detail: str,
+        headers: dict[str, str] | None = None,
+        errors: Sequence[tuple[str, str]] = (),
+    ) -> None:
         super().__init__(status, detail, headers)
         self.slug = slug
+        self.errors = errors
 
 
 def problem(
@@ -73,12 +104,17 @@ def problem(
     """The answer that tells `detail`; `errors` is pairs of a field's path and what is wrong with it."""
     document = Problem(
         type=TYPE_PATH + slug,
-        title=slug.replace("-", " ").capitalize(),
+        title=title_of(slug),
         status=status,
         detail=detail,
         errors=[FieldProblem(field=_shown(field), detail=why) for field, why in errors],
     )
     return JSONResponse(document.model_dump(), status, headers, MEDIA_TYPE)
+
+
+def title_of(slug: str) -> str:
+    """`invalid-phone` as "Invalid phone"."""
+    return slug.replace("-", " ").capitalize().replace("json", "JSON")
 
 
 def handle_problems(app: FastAPI) -> None:
@@ -107,10 +143,28 @@ async def _on_invalid(_request: Request, error: Exception) -> Response:
     return problem(422, "invalid-request", f"{errors[0][0]}: {errors[0][1]}", errors=errors)
 
 
-async def _on_http(_request: Request, error: Exception) -> Response:
+async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    slug = error.slug if isinstance(error, Refused) else SLUGS.get(error.status_code, "refused")
+    if isinstance(error, Refused):
+        return refusal(error)
+    if error.status_code == 404:
+        return problem(404, "no-such-address", NO_SUCH_ADDRESS)
+    if error.status_code == 405:
+        allowed = ", ".join(_methods_of(request))
+        return problem(405, "method-not-allowed", f"This path answers {allowed}.", headers={"Allow": allowed})
+    slug = "malformed-request" if error.status_code == 400 else "refused"
     return problem(error.status_code, slug, str(error.detail), headers=error.headers)
+
+
+def refusal(error: Refused) -> Response:
+    """The answer that a refusal is."""
+    return problem(error.status_code, error.slug, str(error.detail), errors=error.errors, headers=error.headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """What the path answers. Each method is a route of its own, and the router tells only the first one's."""
+    at_path = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in at_path for method in getattr(route, "methods", None) or ()})
 
 
 def _path(location: Sequence[Any]) -> str:
@@ -120,7 +174,8 @@ def _path(location: Sequence[Any]) -> str:
 
 
 def _words(error: Mapping[str, Any]) -> str:
-    return PLAIN_WORDS.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
+    plain = PLAIN_WORDS.get(error["type"])
+    return plain or str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
 
 
 def _shown(field: str) -> str:

@@ -72,5 +72,6 @@ def _config(settings: Settings, app: object) -> uvicorn.Config:
         access_log=False,  # addresses hold link tokens, and queries hold whatever a caller put there
         log_config=None,  # ours is set up once for the whole process
         server_header=False,
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=STOP_TIMEOUT_S,
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from cartwake.messages.doubts import list_doubts
 from cartwake.web.api.fields import UtcTime
+from cartwake.web.api.pages import Before, Limit, cut
 from cartwake.web.auth import AtOperator
 
 router = APIRouter(tags=["operator"])
@@ -40,13 +40,9 @@ class DoubtPage(BaseModel):
 
 
 @router.get("/v1/doubtful-messages")
-async def get_doubtful_messages(
-    door: AtOperator,
-    before: UUID | None = None,
-    limit: Annotated[int, Query(ge=1, le=200, description="Texts on the page, at most.")] = 50,
-) -> DoubtPage:
+async def get_doubtful_messages(door: AtOperator, before: Before = None, limit: Limit = 50) -> DoubtPage:
     """Texts that may or may not have reached the carrier, over all merchants, with what to do about each."""
     async with door.open() as conn:
         doubts = await list_doubts(conn, before=before, limit=limit + 1)
-    page = [DoubtView(**asdict(doubt), advice=doubt.advice) for doubt in doubts[:limit]]
-    return DoubtPage(data=page, next=page[-1].message_id if len(doubts) > limit else None)
+    page, following = cut(doubts, limit, lambda doubt: doubt.message_id)
+    return DoubtPage(data=[DoubtView(**asdict(doubt), advice=doubt.advice) for doubt in page], next=following)

@@ -12,11 +12,12 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Annotated
 from urllib.parse import urlsplit
+from uuid import UUID
 from zoneinfo import available_timezones
 
 from babel import Locale
 from fastapi import Path
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
 from cartwake.kit.codes import LOCALE_MAX_CHARACTERS, check_country, check_locale
 from cartwake.kit.crypto import Vault
@@ -41,6 +42,11 @@ class Body(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
+def example(**fields: JsonValue) -> ConfigDict:
+    """`model_config` of a form: how one looks, for the API's description."""
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
 def _storable(text: str) -> str:
     if "\0" in text:  # PostgreSQL has no way to store it
         raise ValueError("must not contain the character U+0000")
@@ -49,7 +55,7 @@ def _storable(text: str) -> str:
 
 def _currency(code: str) -> str:
     if code not in _currencies():
-        raise ValueError("must be a currency code of ISO 4217, like EUR")
+        raise ValueError("must be a currency code of ISO 4217: three capital letters, like EUR")
     return code
 
 
@@ -108,13 +114,20 @@ ExternalId = Annotated[
     Path(min_length=1, max_length=200, description="The storefront's own id of the checkout; no slashes."),
     AfterValidator(_storable),
 ]
-Country = Annotated[str, Field(min_length=2, max_length=2), AfterValidator(check_country)]
-Currency = Annotated[str, Field(min_length=3, max_length=3), AfterValidator(_currency)]
+# One sentence for whatever is wrong with a code, its length too; so the length is told in the schema alone.
+Country = Annotated[
+    str, AfterValidator(check_country), WithJsonSchema({"type": "string", "pattern": "^[A-Z]{2}$", "examples": ["LT"]})
+]
+Currency = Annotated[
+    str, AfterValidator(_currency), WithJsonSchema({"type": "string", "pattern": "^[A-Z]{3}$", "examples": ["EUR"]})
+]
 TimeZone = Annotated[str, Field(max_length=64), AfterValidator(_time_zone)]
 LocaleTag = Annotated[str, Field(max_length=LOCALE_MAX_CHARACTERS), AfterValidator(check_locale)]
 WebAddress = Annotated[str, Field(max_length=2048), AfterValidator(_web_address)]
 IpAddress = Annotated[str, Field(max_length=45), AfterValidator(_ip)]
 MinorUnits = Annotated[int, Field(ge=0, le=BIGINT_MAX, description="In the currency's smallest unit: cents, say.")]
+# Strictly, a UUID is no text; in JSON it has to be.
+Id = Annotated[UUID, Field(strict=False)]
 Instant = Annotated[
     datetime,
     BeforeValidator(_instant),

@@ -10,14 +10,12 @@ from pydantic import BaseModel, Field
 
 from cartwake.credits.balance import read_balance, read_ledger
 from cartwake.credits.model import EntryType
-from cartwake.tenants.model import ShopScope
-from cartwake.tenants.organizations import list_shops, read_sms_config
+from cartwake.tenants.organizations import list_shops, warn_from_credits
 from cartwake.web.api.fields import BIGINT_MAX, UtcTime
+from cartwake.web.api.pages import BEFORE, Before, Limit, cut
 from cartwake.web.auth import AtOrganization
 
 router = APIRouter(prefix="/v1", tags=["merchant"])
-
-Limit = Annotated[int, Query(ge=1, le=200, description="Entries on the page, at most.")]
 
 
 class CreditsView(BaseModel):
@@ -58,39 +56,40 @@ class ShopView(BaseModel):
     created_at: UtcTime
 
 
-class ShopList(BaseModel):
-    """An organization's shops, oldest first."""
+class ShopPage(BaseModel):
+    """An organization's shops, newest first."""
 
     data: list[ShopView]
+    next: UUID | None = Field(description="`before` of the next page; null on the last one.")
 
 
 @router.get("/credits")
 async def get_credits(door: AtOrganization) -> CreditsView:
     """The balance, and whether it is time to buy credits."""
-    organization_id = door.scope.organization_id
     async with door.open() as conn:
-        balance = await read_balance(conn, organization_id)
-        shops = await list_shops(conn, organization_id)
-        configs = [(await read_sms_config(conn, ShopScope(organization_id, shop.shop_id)))[0] for shop in shops]
-    low = any(balance.available_credits <= config.low_credits_at for config in configs)
+        balance = await read_balance(conn, door.scope.organization_id)
+        warn_from = await warn_from_credits(conn, door.scope.organization_id)
+    low = warn_from is not None and balance.available_credits <= warn_from
     return CreditsView(**vars(balance), low=low)
 
 
 @router.get("/credits/ledger")
 async def get_ledger(
-    door: AtOrganization, before: Annotated[int | None, Query(ge=1, le=BIGINT_MAX)] = None, limit: Limit = 50
+    door: AtOrganization,
+    before: Annotated[int | None, Query(ge=1, le=BIGINT_MAX, description=BEFORE)] = None,
+    limit: Limit = 50,
 ) -> LedgerPage:
     """Every change of the balance, newest first."""
     async with door.open() as conn:
         entries = await read_ledger(conn, door.scope.organization_id, before=before, limit=limit + 1)
-    page = entries[:limit]
-    data = [LedgerEntry.model_validate(entry, from_attributes=True) for entry in page]
-    return LedgerPage(data=data, next=page[-1].entry_no if len(entries) > limit else None)
+    page, following = cut(entries, limit, lambda entry: entry.entry_no)
+    return LedgerPage(data=[LedgerEntry.model_validate(each, from_attributes=True) for each in page], next=following)
 
 
 @router.get("/shops")
-async def get_shops(door: AtOrganization) -> ShopList:
-    """The organization's shops."""
+async def get_shops(door: AtOrganization, before: Before = None, limit: Limit = 50) -> ShopPage:
+    """The organization's shops, newest first."""
     async with door.open() as conn:
-        shops = await list_shops(conn, door.scope.organization_id)
-    return ShopList(data=[ShopView.model_validate(shop, from_attributes=True) for shop in shops])
+        shops = await list_shops(conn, door.scope.organization_id, before=before, limit=limit + 1)
+    page, following = cut(shops, limit, lambda shop: shop.shop_id)
+    return ShopPage(data=[ShopView.model_validate(shop, from_attributes=True) for shop in page], next=following)

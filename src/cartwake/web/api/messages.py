@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query
 from cartwake.messages.model import MessageState
 from cartwake.messages.reading import list_messages, read_decisions, read_message
 from cartwake.web.api.message_views import MessagePage, MessageStory, message_answer, message_story
+from cartwake.web.api.pages import Before, Limit, cut
 from cartwake.web.auth import AtShop
 
 router = APIRouter(prefix="/v1", tags=["texts"])
@@ -18,17 +19,15 @@ router = APIRouter(prefix="/v1", tags=["texts"])
 @router.get("/messages")
 async def get_messages(
     door: AtShop,
-    state: MessageState | None = None,
-    before: UUID | None = None,
-    limit: Annotated[int, Query(ge=1, le=200, description="Texts on the page, at most.")] = 50,
+    state: Annotated[MessageState | None, Query(description="Only texts in this state.")] = None,
+    before: Before = None,
+    limit: Limit = 50,
 ) -> MessagePage:
     """The shop's texts, newest first."""
     async with door.open() as conn:
         views = await list_messages(conn, door.moment.vault, door.scope, state=state, before=before, limit=limit + 1)
-    page = views[:limit]
-    return MessagePage(
-        data=[message_answer(view) for view in page], next=page[-1].message_id if len(views) > limit else None
-    )
+    page, following = cut(views, limit, lambda view: view.message_id)
+    return MessagePage(data=[message_answer(view) for view in page], next=following)
 
 
 @router.get("/messages/{message_id}")

@@ -23,7 +23,7 @@ from cartwake.tenants.organizations import (
     read_organization,
     read_shop,
 )
-from cartwake.web.api.fields import CREDITS_MAX, Body, Country, LocaleTag, LongText, ShortText, UtcTime
+from cartwake.web.api.fields import CREDITS_MAX, Body, Country, LocaleTag, LongText, ShortText, UtcTime, example
 from cartwake.web.api.sms_configs import SmsConfigForm, SmsConfigView, config_view, merged
 from cartwake.web.auth import AtOperator
 from cartwake.web.openapi import CONFLICT
@@ -36,6 +36,8 @@ PlanName = Literal["FREE", "PRO", "ULTRA"]
 class OrganizationForm(Body):
     """A new merchant."""
 
+    model_config = example(name="Lino Namai", plan="PRO")
+
     name: ShortText
     plan: PlanName
 
@@ -43,11 +45,15 @@ class OrganizationForm(Body):
 class PlanForm(Body):
     """The plan that an organization is put on."""
 
+    model_config = example(plan="ULTRA")
+
     plan: PlanName
 
 
 class ShopForm(Body):
     """A new shop of an organization."""
+
+    model_config = example(name="Lino Namai", default_country="LT", default_locale="lt", sms_config={"enabled": True})
 
     name: ShortText
     default_country: Country = Field(description="Reads national phone numbers; its law bounds the send window.")
@@ -58,6 +64,8 @@ class ShopForm(Body):
 class AdjustmentForm(Body):
     """A correction of an organization's credits."""
 
+    model_config = example(credits=50, reference="welcome-2026-11", note="welcome")
+
     credits: int = Field(ge=-CREDITS_MAX, le=CREDITS_MAX, description="Added, or taken when negative.")
     reference: ShortText | None = Field(None, description="Makes it happen once: sent again, it changes nothing.")
     note: LongText
@@ -65,6 +73,8 @@ class AdjustmentForm(Body):
 
 class SenderForm(Body):
     """A sender that a shop texts from."""
+
+    model_config = example(address="+37061000001")
 
     address: ShortText = Field(description="A number in international format, or an alphanumeric sender id.")
     kind: Literal["long_code", "toll_free", "alphanumeric"] | None = Field(None, description="Told from the address.")

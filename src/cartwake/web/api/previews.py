@@ -14,7 +14,7 @@ from cartwake.messages.templates import choose_locale
 from cartwake.numbers.model import choose_sender
 from cartwake.numbers.senders import read_active_senders
 from cartwake.tenants.organizations import read_shop
-from cartwake.web.api.fields import Body, Country, LocaleTag, ShortText
+from cartwake.web.api.fields import Body, Country, LocaleTag, ShortText, example
 from cartwake.web.api.templates import ReplacementView, TemplateText
 from cartwake.web.auth import AtShop
 
@@ -23,6 +23,8 @@ router = APIRouter(prefix="/v1", tags=["texts"])
 
 class PreviewForm(Body):
     """What would be sent. All of it may be left out."""
+
+    model_config = example(text="{shop} kept your cart: {link} {opt_out}", locale="en", countries=["JP"])
 
     text: TemplateText | None = Field(None, description="A draft; the text in force, unless given.")
     locale: LocaleTag | None = Field(None, description="The shopper's; the shop's, unless we speak it.")

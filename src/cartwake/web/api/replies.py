@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from cartwake.messages.replies import ReplyView as FoundReply
 from cartwake.messages.replies import list_replies
 from cartwake.outbox.model import DeliveryState
 from cartwake.outbox.webhooks import read_webhook, remove_webhook, rotate_secret, save_webhook
-from cartwake.web.api.fields import Body, UtcTime, WebAddress
+from cartwake.web.api.fields import Body, UtcTime, WebAddress, example
+from cartwake.web.api.pages import Before, Limit, cut
 from cartwake.web.auth import AtShop
 
 router = APIRouter(prefix="/v1", tags=["replies"])
@@ -53,6 +53,8 @@ class ReplyPage(BaseModel):
 class WebhookForm(Body):
     """Where the shop's server takes replies."""
 
+    model_config = example(url="https://shop.example/replies")
+
     url: WebAddress = Field(description="https, and on the public internet.")
 
 
@@ -72,16 +74,12 @@ class WebhookWithSecret(WebhookView):
 
 
 @router.get("/replies")
-async def get_replies(
-    door: AtShop,
-    before: UUID | None = None,
-    limit: Annotated[int, Query(ge=1, le=200, description="Replies on the page, at most.")] = 50,
-) -> ReplyPage:
+async def get_replies(door: AtShop, before: Before = None, limit: Limit = 50) -> ReplyPage:
     """What shoppers wrote back, newest first."""
     async with door.open() as conn:
         found = await list_replies(conn, door.moment.vault, door.scope, before=before, limit=limit + 1)
-    page = found[:limit]
-    return ReplyPage(data=[_reply(each) for each in page], next=page[-1].reply_id if len(found) > limit else None)
+    page, following = cut(found, limit, lambda reply: reply.reply_id)
+    return ReplyPage(data=[_reply(each) for each in page], next=following)
 
 
 @router.get("/reply-webhook")
@@ -93,7 +91,10 @@ async def get_reply_webhook(door: AtShop) -> WebhookView:
 
 @router.put("/reply-webhook")
 async def put_reply_webhook(door: AtShop, form: WebhookForm) -> WebhookWithSecret:
-    """Deliver replies there from now on, and those that still wait. The first time it answers with the secret."""
+    """Deliver replies there from now on, and those that still wait. The first time it answers with the secret.
+
+    A secret whose answer was lost is replaced by a new one.
+    """
     production = door.runtime.settings.environment == "production"
     async with door.open() as conn:
         secret = await save_webhook(conn, door.moment, door.scope, form.url, production=production)

@@ -25,6 +25,7 @@ from cartwake.web.api.fields import (
     TokenText,
     UtcTime,
     WebAddress,
+    example,
     masked,
 )
 from cartwake.web.api.message_views import DecisionView, MessageAnswer
@@ -33,44 +34,64 @@ from cartwake.web.api.message_views import DecisionView, MessageAnswer
 class ConsentForm(Body):
     """The state of the consent box, and the proof of what stood beside it."""
 
-    granted: bool
+    granted: bool = Field(description="Whether the box is ticked. It must not be ticked before the shopper does it.")
     wording: LongText | None = Field(None, description="The exact text beside the box; required when granted.")
-    wording_version: ShortText | None = None
-    locale: LocaleTag | None = None
-    page_url: WebAddress | None = None
-    form_field: ShortText | None = None
+    wording_version: ShortText | None = Field(None, description="Your own name for that wording.")
+    locale: LocaleTag | None = Field(None, description="The wording's language.")
+    page_url: WebAddress | None = Field(None, description="Where the box was ticked.")
+    form_field: ShortText | None = Field(None, description="The box's name in the page.")
     ip: IpAddress | None = Field(None, description="The shopper's; kept as a keyed hash only.")
-    actor: ShortText | None = None
+    actor: ShortText | None = Field(None, description="Who ticked it, if not the shopper.")
 
 
 class SessionForm(Body):
     """A checkout's news. What is absent or null says nothing new: what is known stays."""
 
+    model_config = example(
+        phone="+37061234567",
+        country="LT",
+        locale="lt",
+        cart_value_minor=5990,
+        currency="EUR",
+        checkout_url="https://shop.example/checkout?cart=1",
+        consent={
+            "granted": True,
+            "wording": "Text me about my cart, at most once. Reply STOP at any time.",
+            "wording_version": "2026-11",
+            "locale": "en",
+            "page_url": "https://shop.example/checkout",
+        },
+    )
+
     phone: PhoneText | None = Field(
         None, description="International, or national for `country` (else the shop's country). Required with consent."
     )
     country: Country | None = Field(None, description="Of the shipping address.")
-    province: ShortText | None = None
-    time_zone: TimeZone | None = None
-    locale: LocaleTag | None = None
+    province: ShortText | None = Field(None, description="Of the shipping address; tells the time zone in large ones.")
+    time_zone: TimeZone | None = Field(None, description="Of the shipping address, if the storefront knows it.")
+    locale: LocaleTag | None = Field(None, description="The language in which the shopper shops; that of the text.")
     cart_value_minor: MinorUnits | None = None
-    currency: Currency | None = None
+    currency: Currency | None = Field(None, description="Of the cart's value.")
     checkout_url: WebAddress | None = Field(None, description="Where a recovered shopper is sent.")
     occurred_at: Instant | None = Field(None, description="When it happened; now, unless given.")
-    consent: ConsentForm | None = None
+    consent: ConsentForm | None = Field(None, description="The box, ticked or not, whenever it was on the page.")
 
 
 class PaymentForm(Body):
     """News of a payment."""
 
-    status: Literal["pending", "failed"]
+    model_config = example(status="pending")
+
+    status: Literal["pending", "failed"] = Field(description="Under way, or failed. A success is a completion.")
     occurred_at: Instant | None = Field(None, description="When it happened; now, unless given.")
 
 
 class CompletionForm(Body):
     """The order that the checkout became."""
 
-    order_id: ShortText
+    model_config = example(order_id="order-1", value_minor=5990, currency="EUR")
+
+    order_id: ShortText = Field(description="The storefront's own.")
     value_minor: MinorUnits
     currency: Currency
     completed_at: Instant | None = Field(None, description="When it happened; now, unless given.")
@@ -120,6 +141,18 @@ class SessionStory(SessionView):
 
 class CompletionView(BaseModel):
     """The order, and whether a text brought it back."""
+
+    model_config = example(
+        external_id="cart-1",
+        state="completed",
+        order_id="order-1",
+        value_minor=5990,
+        currency="EUR",
+        completed_at="2026-11-24T09:40:00Z",
+        recovered=True,
+        message_id="0198f0a0-0000-7000-8000-000000000001",
+        attribution="token",
+    )
 
     external_id: str
     state: SessionState

@@ -14,7 +14,7 @@ from cartwake.kit.errors import BadInput, NotKnown
 from cartwake.kit.phones import hash_phone, mask, parse_mobile
 from cartwake.messages.reading import read_message
 from cartwake.tenants.organizations import read_shop
-from cartwake.web.api.fields import Body, PhoneText, ShortText, TokenText
+from cartwake.web.api.fields import Body, PhoneText, ShortText, TokenText, example
 from cartwake.web.auth import AtShop
 
 router = APIRouter(prefix="/v1", tags=["shoppers"])
@@ -22,6 +22,8 @@ router = APIRouter(prefix="/v1", tags=["shoppers"])
 
 class WithdrawalForm(Body):
     """A shopper who does not want this shop's texts any more."""
+
+    model_config = example(phone="+37061234567", actor="customer service")
 
     phone: PhoneText
     actor: ShortText | None = None
@@ -36,6 +38,8 @@ class WithdrawalView(BaseModel):
 
 class TokenForm(Body):
     """The token that the recovery link put into the checkout's address."""
+
+    model_config = example(token="AZnwoAAAcACAAAAAAAAAAQ.6773c1f0")  # noqa: S106 - shows how one looks
 
     token: TokenText
 

@@ -15,7 +15,7 @@ from cartwake.kit.errors import BadInput
 from cartwake.quiet_hours.windows import SendWindow, check_shop_window
 from cartwake.tenants.model import SmsConfig
 from cartwake.tenants.organizations import read_shop, read_sms_config, save_sms_config
-from cartwake.web.api.fields import INTEGER_MAX, Body, UtcTime
+from cartwake.web.api.fields import INTEGER_MAX, Body, UtcTime, example
 from cartwake.web.auth import AtShop
 
 router = APIRouter(prefix="/v1/sms-config", tags=["settings"])
@@ -34,6 +34,8 @@ ClockTime = Annotated[str, Field(pattern=r"^\d\d:\d\d$"), AfterValidator(_clock_
 
 class SmsConfigForm(Body):
     """Settings to change; what is absent or null stays. Durations are in seconds."""
+
+    model_config = example(enabled=True, window_opens="09:30", window_closes="19:00")
 
     enabled: bool | None = Field(None, description="Whether this shop texts at all.")
     idle_s: int | None = Field(None, ge=60, le=86_400, description="Idle for so long, a cart counts as abandoned.")

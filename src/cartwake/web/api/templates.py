@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 from cartwake.messages.overrides import TemplateVersion, change_template, list_versions, newest_versions
 from cartwake.messages.template_rules import accept_template, replacements, worst_case
 from cartwake.messages.templates import LOCALES, wording
-from cartwake.web.api.fields import INTEGER_MAX, Body, UtcTime
+from cartwake.web.api.fields import INTEGER_MAX, Body, UtcTime, example
+from cartwake.web.api.pages import BEFORE, Limit, cut
 from cartwake.web.auth import AtShop, ShopDoor
 
 router = APIRouter(prefix="/v1/templates", tags=["texts"])
@@ -22,13 +23,15 @@ TemplateText = Annotated[
     str,
     Field(
         max_length=2000,
-        description="With {link} and {opt_out}, and {shop} where the shop's name should stand. No other link.",
+        description="With `{link}` and `{opt_out}`, and `{shop}` where the shop's name should stand. No other link.",
     ),
 ]
 
 
 class TemplateForm(Body):
     """A text of the shop's own."""
+
+    model_config = example(text="{shop} kept your cart: {link} {opt_out}")
 
     text: TemplateText
 
@@ -60,7 +63,7 @@ class SavedTemplate(TemplateView):
 
 
 class TemplateList(BaseModel):
-    """The texts in all locales."""
+    """The texts in all locales; always the same seven, so there are no pages."""
 
     data: list[TemplateView]
 
@@ -117,17 +120,14 @@ async def delete_template(door: AtShop, locale: OwnLocale) -> TemplateView:
 async def get_template_versions(
     door: AtShop,
     locale: OwnLocale,
-    before: Annotated[int | None, Query(ge=1, le=INTEGER_MAX)] = None,
-    limit: Annotated[int, Query(ge=1, le=200, description="Versions on the page, at most.")] = 50,
+    before: Annotated[int | None, Query(ge=1, le=INTEGER_MAX, description=BEFORE)] = None,
+    limit: Limit = 50,
 ) -> VersionPage:
     """Every text that the shop ever had in this locale: who changed it, when. Messages name their version."""
     async with door.open() as conn:
         found = await list_versions(conn, door.scope, locale, before=before, limit=limit + 1)
-    page = found[:limit]
-    return VersionPage(
-        data=[VersionView.model_validate(each, from_attributes=True) for each in page],
-        next=page[-1].version if len(found) > limit else None,
-    )
+    page, following = cut(found, limit, lambda change: change.version)
+    return VersionPage(data=[VersionView.model_validate(each, from_attributes=True) for each in page], next=following)
 
 
 async def _change(door: ShopDoor, locale: str, text: str | None) -> TemplateVersion | None:

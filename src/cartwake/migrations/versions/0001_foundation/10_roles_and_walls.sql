@@ -21,14 +21,16 @@ GRANT SELECT ON alembic_version TO cartwake_web;
 
 -- Put the tenant wall around a table. Row-level security is forced, so not even the owner goes round it.
 -- A shop's table narrows to the shop when one is set; an organization's key leaves it unset and sees all
--- of its shops. The operator and the engine work across tenants; the grants say on which tables.
+-- of its shops. Where rows may be without a shop (keys), those are the organization's, and no shop sees them.
+-- The operator and the engine work across tenants; the grants say on which tables.
 CREATE PROCEDURE raise_tenant_wall(walled regclass, shop_level boolean) LANGUAGE plpgsql AS $$
 DECLARE
   scope text := 'organization_id = NULLIF(current_setting(''cartwake.org'', true), '''')::uuid';
 BEGIN
   IF shop_level THEN
     scope := scope
-      || ' AND shop_id = COALESCE(NULLIF(current_setting(''cartwake.shop'', true), '''')::uuid, shop_id)';
+      || ' AND shop_id IS NOT DISTINCT FROM'
+      || ' COALESCE(NULLIF(current_setting(''cartwake.shop'', true), '''')::uuid, shop_id)';
   END IF;
   EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', walled);
   EXECUTE format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', walled);

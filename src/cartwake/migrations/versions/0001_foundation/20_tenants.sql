@@ -51,7 +51,9 @@ CREATE TABLE api_keys (
   kind            text NOT NULL CHECK (kind IN ('organization', 'shop_secret', 'shop_publishable')),
   secret_hash     bytea NOT NULL,
   created_at      timestamptz NOT NULL,
+  expires_at      timestamptz,               -- set by a rotation: until then both keys are good
   revoked_at      timestamptz,
+  last_used_at    timestamptz,               -- to the hour
   PRIMARY KEY (organization_id, key_id),
   FOREIGN KEY (organization_id, shop_id) REFERENCES shops,
   CHECK ((kind = 'organization') = (shop_id IS NULL))
@@ -59,10 +61,12 @@ CREATE TABLE api_keys (
 CREATE UNIQUE INDEX api_keys_directory ON api_keys (secret_hash);
 
 CREATE TABLE operator_keys (
-  key_id      uuid PRIMARY KEY,
-  secret_hash bytea NOT NULL UNIQUE,
-  created_at  timestamptz NOT NULL,
-  revoked_at  timestamptz
+  key_id       uuid PRIMARY KEY,
+  secret_hash  bytea NOT NULL UNIQUE,
+  created_at   timestamptz NOT NULL,
+  expires_at   timestamptz,
+  revoked_at   timestamptz,
+  last_used_at timestamptz
 );
 
 -- Switches of the whole deployment; a row that exists is thrown.
@@ -74,24 +78,39 @@ CREATE TABLE deployment_switches (
 CALL raise_tenant_wall('organizations', false);
 CALL raise_tenant_wall('shops', true);
 CALL raise_tenant_wall('shop_sms_configs', true);
-CALL raise_tenant_wall('api_keys', false);
+CALL raise_tenant_wall('api_keys', true);
 
 GRANT SELECT ON organizations, shops, shop_sms_configs TO cartwake_web, cartwake_operator, cartwake_engine;
 GRANT UPDATE ON shop_sms_configs TO cartwake_web;
 GRANT INSERT, UPDATE ON organizations, shops, shop_sms_configs, api_keys TO cartwake_operator;
 GRANT SELECT ON api_keys, operator_keys, deployment_switches TO cartwake_operator;
+-- A merchant makes and ends its own keys; not even their hashes can be read back.
+GRANT SELECT (organization_id, shop_id, key_id, kind, created_at, expires_at, revoked_at, last_used_at), INSERT,
+  UPDATE (expires_at, revoked_at) ON api_keys TO cartwake_web;
 GRANT INSERT, UPDATE ON operator_keys TO cartwake_operator;
 GRANT INSERT, DELETE ON deployment_switches TO cartwake_operator;
 GRANT SELECT ON deployment_switches TO cartwake_engine, cartwake_web;
 
--- Who does this key belong to? Ids only; nothing for a revoked or unknown one.
-CREATE FUNCTION find_api_key(hash bytea)
+-- Who does this key belong to? Ids only; nothing for an unknown, a revoked or an expired one.
+CREATE FUNCTION find_api_key(hash bytea, moment timestamptz)
 RETURNS TABLE (kind text, key_id uuid, organization_id uuid, shop_id uuid)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
   SELECT k.kind, k.key_id, k.organization_id, k.shop_id
-  FROM public.api_keys k WHERE k.secret_hash = hash AND k.revoked_at IS NULL
+  FROM public.api_keys k
+  WHERE k.secret_hash = hash AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > moment)
   UNION ALL
   SELECT 'operator', o.key_id, NULL, NULL
-  FROM public.operator_keys o WHERE o.secret_hash = hash AND o.revoked_at IS NULL
+  FROM public.operator_keys o
+  WHERE o.secret_hash = hash AND o.revoked_at IS NULL AND (o.expires_at IS NULL OR o.expires_at > moment)
 $$;
 GRANT SELECT ON api_keys, operator_keys TO cartwake_directory;
+
+-- Remember that a key was used. Whoever calls it holds the key, whose tenant need not be known yet.
+CREATE FUNCTION note_key_use(hash bytea, hour timestamptz) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+  UPDATE public.api_keys SET last_used_at = hour
+    WHERE secret_hash = hash AND (last_used_at IS NULL OR last_used_at < hour);
+  UPDATE public.operator_keys SET last_used_at = hour
+    WHERE secret_hash = hash AND (last_used_at IS NULL OR last_used_at < hour);
+$$;
+GRANT UPDATE (last_used_at) ON api_keys, operator_keys TO cartwake_directory;

@@ -5,7 +5,7 @@ DECLARE
   f text;
 BEGIN
   EXECUTE format('GRANT cartwake_directory TO %I', current_user);
-  FOREACH f IN ARRAY ARRAY['find_api_key(bytea)', 'find_short_link(bytea)',
+  FOREACH f IN ARRAY ARRAY['find_api_key(bytea, timestamptz)', 'note_key_use(bytea, timestamptz)', 'find_short_link(bytea)',
                            'suppress_phone_everywhere(bytea, timestamptz)',
                            'pause_moved_deployment(timestamptz)'] LOOP
     EXECUTE format('ALTER FUNCTION %s OWNER TO cartwake_directory', f);
@@ -15,4 +15,4 @@ BEGIN
 END $$;
 REVOKE CREATE ON SCHEMA public FROM cartwake_directory;
 GRANT EXECUTE ON FUNCTION suppress_phone_everywhere(bytea, timestamptz) TO cartwake_engine;
-GRANT EXECUTE ON FUNCTION find_api_key(bytea) TO cartwake_operator;
+GRANT EXECUTE ON FUNCTION find_api_key(bytea, timestamptz) TO cartwake_operator;
