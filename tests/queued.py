@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from cartwake.jobs.bullmq import JobQueue
 from cartwake.jobs.text_job import TextJob
 from cartwake.kit.clock import machine_ms
-from cartwake.kit.config import QUEUE_NAMES
+from cartwake.kit.queues import QUEUE_NAMES
 from cartwake.kit.runtime import Runtime
 from cartwake.scheduler import run_due
 from cartwake.timekeeping import open_trigger

@@ -18,8 +18,8 @@ from cartwake.jobs import periodic
 from cartwake.jobs.bullmq import QUEUE_ERRORS, FiredJob, JobQueue, JobWorker, NewJob, Settled
 from cartwake.jobs.trigger import any_of
 from cartwake.kit.clock import machine_ms, on_machine_ms
-from cartwake.kit.config import QUEUE_NAMES
 from cartwake.kit.db import ENGINE
+from cartwake.kit.queues import QUEUE_NAMES
 from cartwake.kit.runtime import Runtime
 from cartwake.scheduler import NAP_S, TASKS, Task, enrol, run_due, run_task
 

@@ -29,7 +29,7 @@ from cartwake.observe.counting import count_decisions, count_moves, count_texts
 from cartwake.observe.traces import trace, trace_moves
 from cartwake.tenants.answers import forget_answers
 from cartwake.tenants.organizations import plans_with_credits
-from cartwake.timekeeping import put_back_texts, put_texts
+from cartwake.timekeeping import put_back_texts, put_emails, put_texts
 
 log = structlog.get_logger()
 
@@ -63,6 +63,7 @@ async def scan_abandoned(runtime: Runtime, _carrier: Carrier) -> None:
         count_decisions(scanned.verdicts)
         trace("text.schedule", began_ns, scanned.messages)
         await put_texts(runtime, scanned.due)
+        await put_emails(runtime, scanned.emails)
         if scanned.sessions < limit:
             break
     await put_back_texts(runtime)

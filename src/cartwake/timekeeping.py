@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from cartwake.jobs.text_job import Fate, TextJob, Timed
+from cartwake.jobs.text_job import EMAIL_NAME, Fate, TextJob, Timed
 from cartwake.jobs.trigger import PostgresTrigger, Trigger
-from cartwake.kit.config import QUEUE_NAMES
+from cartwake.kit.clock import on_machine_ms
 from cartwake.kit.db import ENGINE
+from cartwake.kit.queues import QUEUE_NAMES
 from cartwake.kit.runtime import Runtime
 from cartwake.messages.text_jobs import FIRST, read_due, read_fates
 
@@ -29,6 +30,8 @@ log = structlog.get_logger()
 AHEAD = timedelta(minutes=10)
 # A shop that another worker holds is free again after a transaction.
 SOON_S = 0.25
+# An e-mail job that was done keeps its id for a day, so that nothing puts it there again.
+EMAIL_KEPT_S = 86_400
 
 
 def open_trigger(runtime: Runtime, stop: asyncio.Event) -> Trigger:
@@ -67,6 +70,31 @@ async def put_texts(runtime: Runtime, due: Sequence[Timed]) -> None:
             await queue.put([new_job(runtime.clock, each) for each in due])
     except QUEUE_ERRORS as error:
         log.warning("queue.not_put", jobs=len(due), error=type(error).__name__)
+
+
+async def put_emails(runtime: Runtime, due: Sequence[Timed]) -> None:
+    """Committed: these carts' e-mail steps are due. Handed to whoever sends e-mail, where that is wanted.
+
+    At most once: nobody tells us whether a job that is not there was lost or done.
+    """
+    settings = runtime.settings
+    url = settings.queue_url
+    if url is None or not settings.queue_email or not due:
+        return
+    from cartwake.jobs.bullmq import QUEUE_ERRORS, JobQueue, NewJob
+
+    clock = runtime.clock
+    try:
+        async with JobQueue(url, QUEUE_NAMES["email"], settings.queue_prefix) as queue:
+            await queue.limit(settings.queue_concurrency["email"], settings.queue_rate.get("email"))
+            await queue.put(
+                [
+                    NewJob(job.email_job_id, EMAIL_NAME, job.data, on_machine_ms(clock, at), EMAIL_KEPT_S)
+                    for job, at in due
+                ]
+            )
+    except QUEUE_ERRORS as error:
+        log.warning("queue.not_put", queue="email", jobs=len(due), error=type(error).__name__)
 
 
 async def put_back_texts(runtime: Runtime) -> None:

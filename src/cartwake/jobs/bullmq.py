@@ -54,6 +54,7 @@ class NewJob:
     name: str
     data: dict[str, Any]
     at_ms: int
+    keep_done_s: int = 0  # how long its id stays taken once it has ended well
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,14 @@ class JobQueue:
             now_ms = machine_ms()
             await self._queue.addBulk([_as_added(job, now_ms) for job in chunk])
 
+    async def limit(self, at_a_time: int, per_second: int | None) -> None:
+        """Have BullMQ itself hold all who take jobs from the queue, whatever program they are, to these."""
+        await self._queue.setGlobalConcurrency(at_a_time)
+        if per_second:
+            await self._queue.setGlobalRateLimit(per_second, 1000)
+        else:
+            await self._queue.removeGlobalRateLimit()
+
     async def mend(self, jobs: Sequence[NewJob]) -> int:
         """See to it that each of these fires by its time; how many were missing or wrong.
 
@@ -145,7 +154,7 @@ def _as_added(job: NewJob, now_ms: int) -> dict[str, Any]:
         "jobId": job.job_id,
         "timestamp": now_ms,
         "delay": max(job.at_ms - now_ms, 0),
-        "removeOnComplete": True,
+        "removeOnComplete": {"age": job.keep_done_s} if job.keep_done_s else True,
         "removeOnFail": KEEP_FAILED,
     }
     return {"name": job.name, "data": job.data, "opts": options}

@@ -7,7 +7,8 @@ import ssl
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cartwake.kit.config import QUEUE_NAMES, Settings
+from cartwake.kit.config import Settings
+from cartwake.kit.queues import QUEUE_NAMES
 
 TIMEOUT_S = 5.0
 # BullMQ's own requirement.

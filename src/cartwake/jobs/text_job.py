@@ -13,6 +13,8 @@ from typing import Any
 from uuid import UUID
 
 NAME = "sms-recovery"
+# The e-mail step's job carries the same and is for a sender outside of Cartwake.
+EMAIL_NAME = "email-recovery"
 VERSION = 1
 ADVICE = "Add jobs in the shape that docs/bullmq.md describes, or let Cartwake add them; the scan puts them back."
 
@@ -34,6 +36,11 @@ class TextJob:
     def job_id(self) -> str:
         """Deterministic, so that adding twice makes one job. BullMQ allows no colon in it."""
         return f"{NAME}-{self.session_id}-{self.step}"
+
+    @property
+    def email_job_id(self) -> str:
+        """As `job_id`, of the e-mail step."""
+        return f"{EMAIL_NAME}-{self.session_id}-{self.step}"
 
     @property
     def data(self) -> dict[str, Any]:

@@ -7,7 +7,6 @@ shop is not here: it is a row of `shop_sms_configs`.
 
 from __future__ import annotations
 
-import importlib.util
 import ipaddress
 import os
 import re
@@ -23,6 +22,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, Validat
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cartwake.kit.clock import open_clock
+from cartwake.kit.queues import QUEUE_CONCURRENCY, QueueConcurrency, QueueRate, QueueSetting
 from cartwake.kit.rates import Rate
 
 PREFIX, FILE_SUFFIX = "CARTWAKE_", "_FILE"
@@ -36,16 +36,6 @@ DEVELOPMENT_TOKEN = "development-auth-token"  # noqa: S105
 MAY_BE_EMPTY = frozenset({"refund_on"})
 
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
-
-# The queues on BullMQ. Nothing consumes `email` yet: the e-mail channel does not exist.
-QueueKind = Literal["texts", "email", "maintenance"]
-QUEUE_NAMES: dict[QueueKind, str] = {
-    "texts": "cartwake-texts",
-    "email": "cartwake-email",
-    "maintenance": "cartwake-maintenance",
-}
-QUEUE_CONCURRENCY: dict[QueueKind, int] = {"texts": 500, "email": 50, "maintenance": 1}
-
 
 # `600/100`: so many a minute, so many at once. None is no limit.
 RateSetting = Annotated[Rate | None, NoDecode, BeforeValidator(lambda v: Rate.parse(v) if isinstance(v, str) else v)]
@@ -87,7 +77,7 @@ class Settings(BaseSettings):
     database_prepare: bool = Field(
         True, description="Whether statements are prepared. Switch it off behind a pooler that cannot carry them."
     )
-    queue: Literal["postgres"] | SecretStr = Field(
+    queue: QueueSetting = Field(
         "postgres",
         description="What keeps the times: `postgres`, or BullMQ on a Redis or Valkey, as redis://user:password@host"
         ":6379/0 or rediss:// for TLS. BullMQ needs the extra cartwake[bullmq]; see docs/bullmq.md.",
@@ -97,14 +87,20 @@ class Settings(BaseSettings):
         pattern=r"^[\w{}.:-]{1,100}$",
         description="What BullMQ's keys begin with. Deployments that share a Redis need different ones.",
     )
-    queue_concurrency: Annotated[dict[QueueKind, Annotated[int, Field(ge=1, le=5000)]], NoDecode] = Field(
+    queue_concurrency: QueueConcurrency = Field(
         QUEUE_CONCURRENCY,
-        description="Jobs that one process takes at a time, as texts=500,maintenance=1. Nothing consumes `email` yet.",
+        description="Jobs that one process takes at a time, as texts=500,maintenance=1; of email, that all of your "
+        "senders together run at a time.",
     )
-    queue_rate: Annotated[dict[QueueKind, Annotated[int, Field(ge=1, le=100_000)]], NoDecode] = Field(
+    queue_rate: QueueRate = Field(
         {},
         description="Jobs per second over all processes, as texts=50,maintenance=10; a queue not named has no limit. "
         "With a limit on texts, no more messages are claimed than jobs fire.",
+    )
+    queue_email: bool = Field(
+        False,
+        description="With BullMQ: put each abandoned cart's e-mail step into the queue cartwake-email, for a sender of "
+        "your own. See docs/bullmq.md.",
     )
     clock: str = Field("system", description="`system`, or `virtual:<clock file>` for demonstrations and tests.")
     public_url: str = Field(
@@ -201,28 +197,6 @@ class Settings(BaseSettings):
     def _filled_in(cls, value: Any, info: ValidationInfo) -> Any:
         if value == "" and info.field_name not in MAY_BE_EMPTY:
             raise ValueError("is empty: give it a value, or unset it")
-        return value
-
-    @field_validator("queue_concurrency", "queue_rate", mode="before")
-    @classmethod
-    def _per_queue(cls, value: Any, info: ValidationInfo) -> Any:
-        """`texts=500,maintenance=1`; what is not named keeps its default."""
-        if not isinstance(value, str):
-            return value
-        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
-        defaults: dict[Any, Any] = QUEUE_CONCURRENCY if info.field_name == "queue_concurrency" else {}
-        return defaults | {name.strip(): number.strip() for name, _, number in pairs}
-
-    @field_validator("queue")
-    @classmethod
-    def _redis_address(cls, value: Any) -> Any:
-        if not isinstance(value, SecretStr):
-            return value
-        parts = urlsplit(value.get_secret_value())
-        if parts.scheme not in ("redis", "rediss") or not parts.hostname or parts.port == 0:
-            raise ValueError("must be postgres, or an address like redis://127.0.0.1:6379/0 (rediss:// for TLS)")
-        if not _installed("bullmq"):
-            raise ValueError("needs the extra for BullMQ, which is not installed: pip install 'cartwake[bullmq]'")
         return value
 
     @field_validator("secret_keys")
@@ -339,13 +313,6 @@ def check_database_address(address: str) -> None:
         raise ValueError("its port must be a number from 1 to 65535")
     if not parts.get("dbname"):
         raise ValueError("names no database: end it with one, like postgresql://user:password@host:5432/cartwake")
-
-
-def _installed(package: str) -> bool:
-    try:
-        return importlib.util.find_spec(package) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def load_settings(**overrides: Any) -> Settings:

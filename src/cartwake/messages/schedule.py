@@ -40,6 +40,7 @@ class Scanned:
     verdicts: list[Verdict]
     messages: list[tuple[UUID, str | None]]  # that were scheduled, each with its trace
     due: Sequence[Timed] = ()  # all that was scheduled
+    emails: Sequence[Timed] = ()  # the e-mail step of the same carts, and of those refused a text
 
 
 async def scan(conn: Connection, moment: Moment, limit: int) -> Scanned:
@@ -67,7 +68,7 @@ async def scan(conn: Connection, moment: Moment, limit: int) -> Scanned:
         )
         for s in sessions
     ]
-    await announce_email(conn, moment, [(s, shops[_shop(s)].config.email_delay_s) for s in sessions])
+    emails = await announce_email(conn, moment, [(s, shops[_shop(s)].config.email_delay_s) for s in sessions])
     await note_refusals(conn, moment.now, judged)
     due = [(s, _due_at(s, shops[_shop(s)])) for s, refusal in judged if refusal is None]
     scheduled = await _insert(conn, moment, due)
@@ -81,6 +82,7 @@ async def scan(conn: Connection, moment: Moment, limit: int) -> Scanned:
         [each.verdict for each in traced],
         [(scheduled[session.session_id], session.traceparent) for session, _ in new],
         [(_job(session), due_at) for session, due_at in new],
+        [(_job(session), due_at) for session, due_at in emails],
     )
 
 
