@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
@@ -15,7 +16,11 @@ import psycopg
 class Statements:
     """What this process has asked of PostgreSQL so far."""
 
-    count: int = 0
+    by_query: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def count(self) -> int:
+        return self.by_query.total()
 
 
 @contextmanager
@@ -24,9 +29,9 @@ def counted() -> Iterator[Statements]:
     statements = Statements()
     execute = psycopg.AsyncCursor.execute
 
-    async def counting(cursor: Any, *args: Any, **options: Any) -> Any:
-        statements.count += 1
-        return await execute(cursor, *args, **options)
+    async def counting(cursor: Any, query: Any, *args: Any, **options: Any) -> Any:
+        statements.by_query[str(query)] += 1
+        return await execute(cursor, query, *args, **options)
 
     with patch.object(psycopg.AsyncCursor, "execute", counting):
         yield statements

@@ -121,9 +121,9 @@ class Queued:
         return sum(self._length(state) for state in ("wait", "active", "delayed", "failed", "completed"))
 
     @asynccontextmanager
-    async def queue(self) -> AsyncIterator[JobQueue]:
-        """The queue as the product writes to it."""
-        async with JobQueue(self.server.url, TEXTS, self.prefix) as queue:
+    async def other_queue(self, name: str) -> AsyncIterator[JobQueue]:
+        """A queue as the product writes to it."""
+        async with JobQueue(self.server.url, name, self.prefix) as queue:
             yield queue
 
     async def _in_flight(self) -> bool:

@@ -1,6 +1,6 @@
 // What a Node program does with Cartwake's jobs, by the official client: `node jobs.mjs COMMAND [ARGUMENT]`.
 // QUEUE_URL and QUEUE_PREFIX say where, QUEUE_NAME which queue; the answer is one line of JSON.
-import { Queue } from "bullmq";
+import { Queue, Worker } from "bullmq";
 
 const { QUEUE_URL, QUEUE_PREFIX = "bull", QUEUE_NAME = "cartwake-texts" } = process.env;
 const [command, argument] = process.argv.slice(2);
@@ -23,6 +23,24 @@ const commands = {
   read: async () => (await told(await queue.getJob(argument))) ?? null,
   remove: async () => queue.remove(argument),
   promote: async () => (await queue.getJob(argument)).promote(),
+  // Take so many jobs as a sender of e-mail would; how many were under way at a time, and which.
+  take: async () => {
+    const taken = [];
+    let underWay = 0;
+    let most = 0;
+    await new Promise((done) => {
+      const work = async (job) => {
+        most = Math.max(most, ++underWay);
+        await new Promise((resolve) => setTimeout(resolve, 50));
+        underWay--;
+        taken.push(job.id);
+      };
+      const options = { connection: { url: QUEUE_URL }, prefix: QUEUE_PREFIX, concurrency: 100 };
+      const worker = new Worker(QUEUE_NAME, work, options);
+      worker.on("completed", async () => taken.length === Number(argument) && done(await worker.close()));
+    });
+    return { taken, most };
+  },
   add: async () => {
     const { id, name, data, delay } = JSON.parse(argument);
     return told(await queue.add(name, data, { jobId: id, delay, removeOnComplete: true }));

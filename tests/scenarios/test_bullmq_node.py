@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from deployment import leave_cart
-from queued import ABOUT_S, Queued, job_of, scheduled, texts
+from deployment import Deployment, leave_cart, phone
+from queue_server import QueueServer
+from queued import ABOUT_S, Queued, job_of, on_queue, scheduled, texts
 
 pytestmark = [pytest.mark.slow, pytest.mark.bullmq]
 
@@ -73,20 +74,20 @@ async def test_node_reads_and_removes_a_job_and_the_text_goes_out_all_the_same(q
     assert await node(queued, "list") == []
 
 
-async def test_ours_runs_what_node_adds_in_the_documented_shape(queued: Queued) -> None:
+async def test_ours_runs_what_node_adds_in_the_documented_shape(deployment: Deployment, valkey: QueueServer) -> None:
+    queued = on_queue(deployment, valkey, queue_rate={"texts": 1000})  # so that nothing but jobs sends texts
     shop = await scheduled(queued)
     job = await job_of(queued, shop)
     await node(queued, "remove", job.job_id)
-    queued.deployment.clock.advance(minutes=15)
+    deployment.clock.advance(minutes=15)
     async with queued.worker():
+        assert await texts(queued) == 0
         added = await node(
             queued, "add", json.dumps({"id": job.job_id, "name": "sms-recovery", "data": job.data, "delay": 300})
         )
         assert added["id"] == job.job_id
-        while not await texts(queued):
+        while queued.count():
             await queued.at_rest()
-        await queued.at_rest()
-    assert await node(queued, "list") == []
     assert await texts(queued) == 1
 
 
@@ -107,6 +108,26 @@ async def test_node_sees_that_a_job_promoted_too_early_has_moved_itself(queued: 
     found = await node(queued, "read", job_id)
     assert (found["state"], found["attemptsMade"]) == ("delayed", 0)
     assert await texts(queued) == 0
+
+
+async def test_a_sender_in_node_takes_the_e_mail_steps_no_more_at_a_time_than_the_setting_says(
+    deployment: Deployment, valkey: QueueServer
+) -> None:
+    queued = on_queue(
+        deployment, valkey, queue_email=True, queue_concurrency={"texts": 500, "email": 2, "maintenance": 1}
+    )
+    shop = await deployment.shop()
+    for number in range(6):
+        await leave_cart(shop, f"cart-{number}", phone=phone(number))
+    deployment.clock.advance(minutes=30)
+    await queued.scan()
+    sessions = await deployment.rows("SELECT session_id FROM checkout_sessions")
+    found = await node(queued, "take", "6", queue="cartwake-email")
+    assert sorted(found["taken"]) == sorted(f"email-recovery-{each['session_id']}-1" for each in sessions)
+    assert found["most"] <= 2
+    deployment.clock.advance(minutes=5)
+    await queued.scan()
+    assert await node(queued, "list", queue="cartwake-email") == []
 
 
 async def test_node_reads_why_its_broken_job_failed_and_others_go_on(queued: Queued) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import runpy
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import psycopg
@@ -116,6 +118,24 @@ def sandbox(context: typer.Context) -> None:
     settings_and_logs()
     sys.argv = ["cartwake sandbox", *context.args]
     run_sandbox()
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+    rich_help_panel=TRY,
+)
+def bench(context: typer.Context) -> None:
+    """Measure on this machine, against a reference in the same run (`cartwake bench`, or `cartwake bench NAME`).
+
+    The measurements come with the source, not with the installed package.
+    """
+    source = Path(__file__).parents[3]
+    if not (source / "benchmarks" / "__main__.py").is_file():
+        fail("The benchmarks come with Cartwake's source: get it, and run `make bench` there.")
+    sys.path.insert(0, str(source))
+    sys.argv = ["cartwake bench", *context.args]
+    runpy.run_module("benchmarks", run_name="__main__")
 
 
 @app.command(rich_help_panel=RUN)
