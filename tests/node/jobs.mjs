@@ -21,6 +21,7 @@ const told = async (job) =>
 const commands = {
   list: async () => Promise.all((await queue.getJobs(["delayed", "waiting", "failed"])).map(told)),
   read: async () => (await told(await queue.getJob(argument))) ?? null,
+  workers: async () => queue.getWorkersCount(),
   remove: async () => queue.remove(argument),
   promote: async () => (await queue.getJob(argument)).promote(),
   // Take so many jobs as a sender of e-mail would; how many were under way at a time, and which.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from cartwake.kit.clock import machine_ms
 from cartwake.messages.queue import CYCLE
 from cartwake.timekeeping import put_back_texts, put_texts
 from deployment import Deployment, leave_cart, phone
-from queue_server import QueueServer
+from queue_server import QueueServer, queue_server
 from queued import ABOUT_S, Queued, job_of, on_queue, scheduled, texts
 
 
@@ -303,6 +305,38 @@ async def test_without_its_queue_texts_go_out_by_the_database_s_times(deployment
         while not await texts(queued):
             await deployment.settle()
     assert await texts(queued) == 1
+
+
+REFUSING = {
+    "a password that nobody gave us": ("--requirepass", "secret"),
+    "a replica": ("--replicaof", "127.0.0.1 1"),
+    "no memory left": ("--maxmemory", "1"),
+    "too few replicas": ("--min-replicas-to-write", "1"),
+}
+
+
+@pytest.mark.parametrize("why", REFUSING)
+async def test_a_queue_that_refuses_stops_no_text_and_is_told_once(
+    deployment: Deployment, tmp_path: Path, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with queue_server("valkey", tmp_path, *REFUSING[why]) as server:
+        queued = on_queue(deployment, server)
+        await scheduled(queued)
+        deployment.clock.advance(minutes=15)
+        async with queued.worker():
+            while not await texts(queued):
+                await deployment.settle()
+    assert await texts(queued) == 1
+    assert capsys.readouterr().out.count("queue.unreachable") == 1
+
+
+def test_the_page_shows_the_shape_of_the_jobs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "bullmq.md").read_text()
+    job = TextJob(uuid.UUID(int=1), uuid.UUID(int=2), uuid.UUID(int=3), 1)
+    shape = {name: "…" if isinstance(value, str) else value for name, value in job.data.items()}
+    assert f"`{json.dumps(shape, ensure_ascii=False)}`" in page
+    assert f"`{job.job_id}`".replace(f"{job.session_id}-1", "<session_id>-<step>") in page
+    assert f"`{job.email_job_id}`".replace(f"{job.session_id}", "<session_id>") in page
 
 
 class QueueServerThatIsAway:

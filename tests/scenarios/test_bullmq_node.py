@@ -105,6 +105,8 @@ async def test_node_sees_that_a_job_promoted_too_early_has_moved_itself(queued: 
     async with queued.worker():
         await node(queued, "promote", job_id)
         await queued.at_rest()
+        assert await node(queued, "workers") >= 1
+    assert await node(queued, "workers") == 0
     found = await node(queued, "read", job_id)
     assert (found["state"], found["attemptsMade"]) == ("delayed", 0)
     assert await texts(queued) == 0

@@ -9,6 +9,7 @@ has asked for the server's version.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import secrets
 from collections.abc import Iterator, Sequence
@@ -76,10 +77,11 @@ class Settled:
     failed: list[tuple[FiredJob, str]] = field(default_factory=list)  # and why
 
 
-def connect(url: str) -> Redis:
+def connect(url: str, client_name: str | None = None) -> Redis:
     """A client of the queue's server. Asks once more after a lost connection, and then says so."""
     return Redis.from_url(
         url,
+        client_name=client_name,
         decode_responses=True,
         encoding_errors="replace",  # a job may hold anything
         socket_connect_timeout=CONNECT_TIMEOUT_S,
@@ -172,7 +174,8 @@ class JobWorker:
 
     def __init__(self, url: str, name: str, prefix: str, per_second: int | None = None) -> None:
         """`per_second`: at most so many jobs are taken by all workers of the queue together."""
-        self._client = connect(url)
+        # By this name dashboards know a queue's workers.
+        self._client = connect(url, f"{prefix}:{base64.b64encode(name.encode()).decode()}")
         limiter = {"max": per_second, "duration": 1000} if per_second else None
         options = {"connection": self._client, "prefix": prefix, "lockDuration": LOCK_MS, "limiter": limiter}
         self._queue = Queue(name, options)
