@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt bench fast abuse slow bullmq mutants simulate chaos lock clean
+.PHONY: help setup demo docs test check fmt bench fast abuse slow bullmq mutants simulate chaos lock clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -28,7 +28,7 @@ fast: $(READY)  ## The tests that take about a minute.
 abuse: $(READY)  ## The embedded PostgreSQL under force: kill -9, full and read-only disks; as root and as an ordinary user.
 	$(BIN)/pytest -n 2 -m abuse $(ARGS)
 
-slow: $(READY) .chromium  ## The tests that start whole deployments, and those in a real browser.
+slow: $(READY) .chromium .nginx  ## The tests that start whole deployments, and those in a real browser.
 	$(BIN)/pytest -m "slow and not abuse and not bullmq" $(ARGS)
 
 bullmq: $(READY) .redis .node  ## The BullMQ trigger in real processes on a Valkey and on Debian's Redis, and beside Node's client.
@@ -47,12 +47,24 @@ fmt: $(READY)  ## Format the code and mend what lint can mend.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(READY)  ## Build the documentation as a site, into ./site.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build && echo "Read site/index.html."
+
 bench: $(READY)  ## Measure, each against a naive reference in the same run.
 	$(BIN)/python -m benchmarks $(ARGS)
 
-lock: $(READY)  ## Choose the newest dependencies again and write requirements.lock.
-	$(BIN)/pip-compile -q --upgrade --extra dev --generate-hashes --allow-unsafe --strip-extras \
-	  --no-emit-index-url --no-emit-find-links --no-emit-options --no-header -o requirements.lock pyproject.toml
+COMPILE := $(BIN)/pip-compile -q --generate-hashes --allow-unsafe --strip-extras \
+  --no-emit-index-url --no-emit-find-links --no-emit-options --no-header
+lock: $(READY)  ## Choose the newest dependencies again and write the lock files.
+	$(COMPILE) --upgrade --extra dev -o requirements.lock pyproject.toml
+	$(MAKE) deploy/requirements.lock deploy/build.lock
+
+# What the image and an installed wheel need: the same versions, less the tools.
+deploy/requirements.lock: requirements.lock
+	$(COMPILE) --extra bullmq -c requirements.lock -o $@ pyproject.toml
+
+deploy/build.lock: requirements.lock
+	$(COMPILE) -c requirements.lock --only-build-deps --build-deps-for wheel -o $@ pyproject.toml
 
 clean:  ## Remove the environment and everything generated; the data folder stays.
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -83,6 +95,13 @@ tests/node/node_modules/.package-lock.json: tests/node/package-lock.json
 	  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nodejs npm >/dev/null; }
 	@cd tests/node && npm ci --silent --ignore-scripts
 	@touch $@
+# The proxy's configuration is tested with a real nginx: unpacked, not installed, or it would start and take port 80.
+.PHONY: .nginx
+.nginx:
+	@PATH="$$PATH:/usr/sbin:.tools/usr/sbin" command -v nginx >/dev/null || { \
+	  echo "Fetching nginx for the tests of its configuration (apt-get, once) ..."; \
+	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$sudo apt-get update -qq && mkdir -p .tools && cd .tools && apt-get download -qq nginx && dpkg -x nginx_*.deb .; }
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

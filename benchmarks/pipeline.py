@@ -64,11 +64,26 @@ async def one_by_one(runtime: Runtime, organizations: Sequence[object], count: i
     return count / (time.perf_counter() - start)
 
 
+async def written(url: str) -> tuple[int, int]:
+    """Bytes that all tables take with their indexes, and bytes of log written so far."""
+    async with owner(url) as conn:
+        found = await conn.execute(
+            "SELECT sum(pg_total_relation_size(c.oid))::bigint AS size,"
+            " pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint AS log"
+            " FROM pg_class c WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace"
+        )
+        sums = await found.fetchone()
+    assert sums is not None
+    return sums["size"], sums["log"]
+
+
 async def run(carts: int = 20_000) -> None:
-    """Print messages/s, and the ratio to the reference."""
+    """Print messages/s, the ratio to the reference, and what a text takes on disk."""
     async with fresh_runtime() as (runtime, url):
+        empty, _ = await written(url)
         async with owner(url) as conn:
             await make_world(conn, runtime, Bulk(carts=carts), NOON - timedelta(hours=1))
+        with_carts, log_before = await written(url)
         start = time.perf_counter()
         async with runtime.db.transaction(ENGINE) as conn:
             while (await schedule.scan(conn, runtime.moment(), 1000)).sessions:
@@ -77,6 +92,7 @@ async def run(carts: int = 20_000) -> None:
         start = time.perf_counter()
         sent = await drain(runtime)
         sent_per_s = sent / (time.perf_counter() - start)
+        with_texts, log_after = await written(url)
         async with runtime.db.transaction(ENGINE) as conn:
             found = await row(conn, "SELECT array_agg(organization_id) AS ids FROM organizations")
         assert found is not None
@@ -85,4 +101,7 @@ async def run(carts: int = 20_000) -> None:
     print(f"  scan and schedule  {scanned_per_s:8.0f} carts/s")
     print(f"  dispatch           {sent_per_s:8.0f} messages/s ({sent} of {carts})")
     print(f"  reference          {naive_per_s:8.0f} messages/s (credits alone, one message at a time)")
+    print(f"  on disk            {(with_carts - empty) / carts:8.0f} bytes/cart with its consent")
+    print(f"                     {(with_texts - with_carts) / sent:8.0f} bytes/text on top, without receipts")
+    print(f"  written ahead      {(log_after - log_before) / sent:8.0f} bytes of log/text")
     print(f"  ratio              {sent_per_s / naive_per_s:8.1f}x")

@@ -14,6 +14,13 @@ S = TypeVar("S", bound=enum.StrEnum)
 PAGE = Path(__file__).with_name("states.md")
 
 
+def table(transitions: Mapping[S, frozenset[S]]) -> str:
+    """The same for those who see no diagram."""
+    lines = ["| from | to |", "|---|---|"]
+    lines += [f"| {state} | {', '.join(sorted(targets)) or '(the end)'} |" for state, targets in transitions.items()]
+    return "\n".join(lines)
+
+
 def diagram(start: str, transitions: Mapping[S, frozenset[S]]) -> str:
     """One Mermaid state diagram."""
     lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {start}"]
@@ -34,11 +41,15 @@ Drawn by `python docs/make_states.py` from the tables that the code itself obeys
 
 {diagram("open", SESSIONS)}
 
+{table(SESSIONS)}
+
 Recovered means completed with an attribution.
 
 ## Message
 
 {diagram("scheduled", MESSAGES)}
+
+{table(MESSAGES)}
 
 Receipts apply by rank: a late `sent` after `delivered` leads nowhere. Nothing is resent after an acceptance or an
 `unknown`.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ from cartwake.kit.embedded import embedded_postgres
 from cartwake.kit.ids import Ids
 from cartwake.kit.runtime import Runtime
 from cartwake.kit.schema import migrate
+from databases import Databases
 
 pytest_plugins = ["world", "deployment", "chromium", "processes", "typed", "homes", "queued", "conformance.bench"]
 
@@ -61,14 +61,19 @@ def template(server_url: str, vault: Vault, shared_folder: Path) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def databases(server_url: str, template: str) -> Iterator[Databases]:
+    found = Databases(server_url, template)
+    yield found
+    found.close()
+
+
 @pytest.fixture
-def fresh_url(server_url: str, template: str) -> Iterator[str]:
+def fresh_url(databases: Databases) -> Iterator[str]:
     """The address (owner login) of an empty migrated database of the test's own."""
-    name = f"test_{uuid.uuid4().hex}"
-    with psycopg.connect(server_url, autocommit=True) as conn:
-        conn.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
-        yield database_url(server_url, name)
-        conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    name = databases.take()
+    yield databases.url(name)
+    databases.give_back(name)
 
 
 @pytest.fixture

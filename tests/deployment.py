@@ -60,7 +60,7 @@ LOCK_WAITERS = (
 # The database notes each move of a message as it happens, whoever makes it. A message that is held again
 # moves too: to another time.
 NOTE_ARROWS = """
-CREATE TABLE walked_arrows (message_id uuid NOT NULL, source text NOT NULL, target text NOT NULL);
+CREATE TABLE walked_arrows (message_id uuid NOT NULL, source varchar(40) NOT NULL, target varchar(40) NOT NULL);
 GRANT SELECT ON walked_arrows TO cartwake_engine;
 CREATE FUNCTION note_arrow() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
@@ -70,6 +70,7 @@ END $$;
 CREATE TRIGGER note_arrow AFTER UPDATE ON sms_messages FOR EACH ROW
   WHEN (OLD.state <> NEW.state OR OLD.due_at <> NEW.due_at) EXECUTE FUNCTION note_arrow();
 """
+FORGET_ARROWS = "DROP TABLE walked_arrows; DROP FUNCTION note_arrow CASCADE"
 
 
 @dataclass
@@ -160,6 +161,11 @@ class Deployment:
         while self.clock.now() < end:
             self.clock.set(min(self.clock.now() + STEP, end))
             await self.work()
+
+    async def outlast_a_cart(self) -> None:
+        """Fifty minutes pass: half an hour makes a cart an abandoned one, and a quarter later its text goes out."""
+        for minutes in (30, 15, 5):
+            await self.jump(minutes=minutes)
 
     async def pass_until(self, local: str, zone: str) -> None:
         """Let time pass until the next moment that clocks in `zone` show `local` (HH:MM)."""
@@ -303,6 +309,8 @@ async def deployment(
             await made.settle()
             await made.sound()
         await carrier.close()
+    with psycopg.connect(fresh_url, autocommit=True) as owner:
+        owner.execute(FORGET_ARROWS)
 
 
 async def leave_cart(shop: ShopClient, external_id: str = "cart-1", **news: Any) -> None:

@@ -200,8 +200,8 @@ def free_port(wish: int, taken: Sequence[int] = ()) -> int:
     raise ClusterError("No port of 127.0.0.1 is free.")
 
 
-def web_process(port: int) -> Process:
-    return Process("web", ("serve",), f"http://{LOOPBACK}:{port}/readyz")
+def web_process(port: int, metrics_port: int = 0) -> Process:
+    return Process("web", ("serve",), f"http://{LOOPBACK}:{port}/readyz", _serving_metrics(metrics_port))
 
 
 def sandbox_process(port: int) -> Process:
@@ -211,9 +211,13 @@ def sandbox_process(port: int) -> Process:
 def engine_processes(metrics_port: int = 0) -> list[Process]:
     """Worker and scheduler. `metrics_port`: the worker's; the scheduler takes the next one. 0: none."""
     return [
-        Process(name, (name,), environment={"CARTWAKE_METRICS_PORT": str(metrics_port and metrics_port + number)})
+        Process(name, (name,), environment=_serving_metrics(metrics_port and metrics_port + number))
         for number, name in enumerate(("worker", "scheduler"))
     ]
+
+
+def _serving_metrics(port: int) -> dict[str, str]:
+    return {"CARTWAKE_METRICS_PORT": str(port)}
 
 
 @contextlib.asynccontextmanager
@@ -316,10 +320,15 @@ def _environment(settings: Settings, url: str, sandbox_port: int | None) -> dict
     return environment
 
 
+def up_processes(port: int, metrics_port: int = 0) -> list[Process]:
+    """Web, worker and scheduler. `metrics_port`: the worker's; the scheduler and the web take the next two. 0: none."""
+    return [web_process(port, metrics_port and metrics_port + 2), *engine_processes(metrics_port)]
+
+
 async def _up(settings: Settings, environment: Mapping[str, str], sandbox_port: int | None) -> list[str]:
     """Run every process until told to stop; their names."""
     public_url = environment.get("CARTWAKE_PUBLIC_URL", settings.public_url)
-    processes = [web_process(settings.port), *engine_processes(settings.metrics_port)]
+    processes = up_processes(settings.port, settings.metrics_port)
     if sandbox_port is not None:
         processes.insert(0, sandbox_process(sandbox_port))
     async with told_to_stop() as stop, Cluster(home_of(settings) / "logs", environment) as cluster:
@@ -338,7 +347,7 @@ def _print_addresses(settings: Settings, public_url: str, sandbox_port: int | No
     if sandbox_port is not None:
         print(f"  sandbox   http://{LOOPBACK}:{sandbox_port}/sandbox/messages")
     if port := settings.metrics_port:
-        print(f"  metrics   http://{LOOPBACK}:{port}/metrics of the worker, port {port + 1} of the scheduler")
+        print(f"  metrics   http://{LOOPBACK}:{port}/metrics of the worker, {port + 1} scheduler, {port + 2} web")
     print(f"  logs      {home / 'logs'}")
     if (home / "trial.env").exists():
         print(f"In another terminal: source {shlex.quote(str(home / 'trial.env'))}")

@@ -31,7 +31,18 @@ from cartwake.carriers.protocol import (
 from cartwake.carriers.sandbox import Recipient
 from cartwake.carriers.sandbox.state import Text, attempt_key
 from conformance.bench import ONA, SHOP, START, VIKTOR, Bench, a_text, post, tapped
-from conformance.faults import ALWAYS, CALM, FAULTS, SHORT_TIMEOUT_S, TIMEOUT_S, TOO_SLOW, TROUBLES, Trouble, rates
+from conformance.faults import (
+    ALWAYS,
+    CALM,
+    FAULTS,
+    NOW_AND_THEN,
+    SHORT_TIMEOUT_S,
+    TIMEOUT_S,
+    TOO_SLOW,
+    TROUBLES,
+    Trouble,
+    rates,
+)
 
 TEXTS = 12
 FINAL = {
@@ -79,7 +90,10 @@ class Trial:
         return [report for report in reports if report is not None]
 
 
-@pytest.fixture(params=TROUBLES, ids=str)
+# One text struck and the next one not, and a wait for the timeout in each test: `make slow`.
+@pytest.fixture(
+    params=[pytest.param(t, marks=pytest.mark.slow) if t in (TOO_SLOW, *NOW_AND_THEN) else t for t in TROUBLES], ids=str
+)
 async def trial(request: pytest.FixtureRequest, bench: Bench) -> AsyncIterator[Trial]:
     async with tapped(bench.peer.url) as (url, posts):
         carrier = bench.make_carrier(url, timeout_s=SHORT_TIMEOUT_S if request.param is TOO_SLOW else TIMEOUT_S)

@@ -71,3 +71,8 @@ def test_the_guarantees_name_every_invariant() -> None:
     page = (ROOT / "docs" / "guarantees.md").read_text()
     named = {name for name, guarantee, _ in INVARIANTS if guarantee.startswith("G")}
     assert {name for name in named if f"`{name}`" not in page} == set()
+
+
+def test_the_table_of_quiet_hours_is_the_rules() -> None:
+    write = runpy.run_path(str(ROOT / "docs" / "make_quiet_hours.py"))["page"]
+    assert (ROOT / "docs" / "quiet-hours.md").read_text() == write(), "run: python docs/make_quiet_hours.py"

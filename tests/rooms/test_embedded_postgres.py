@@ -35,7 +35,7 @@ def test_the_first_start_makes_a_private_durable_server(tmp_path: Path, monkeypa
     assert (mode(home / "data"), mode(home / "password"), mode(home) & 0o066) == (0o700, 0o600, 0)
 
 
-@pytest.mark.parametrize("reachable", [True, False])
+@pytest.mark.parametrize("reachable", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_restart_keeps_data_and_port(tmp_path: Path, open_folder: Path, reachable: bool) -> None:
     home = (open_folder if reachable else tmp_path) / "a home with spaces"
     with embedded_postgres(home, durable=False) as server:
@@ -160,7 +160,7 @@ def test_a_home_that_cannot_be_one_is_explained(tmp_path: Path, monkeypatch: pyt
 
 
 @only_root
-@pytest.mark.parametrize("reachable", [True, False])
+@pytest.mark.parametrize("reachable", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_started_by_root_the_server_is_not_root(tmp_path: Path, open_folder: Path, reachable: bool) -> None:
     tmp_path.chmod(0o700)
     home = (open_folder if reachable else tmp_path) / "home"
@@ -175,7 +175,7 @@ def test_started_by_root_the_server_is_not_root(tmp_path: Path, open_folder: Pat
 
 
 @only_root
-@pytest.mark.parametrize(("owner_uid", "server_uid"), [(1, 1), (54321, 65534)])
+@pytest.mark.parametrize(("owner_uid", "server_uid"), [(1, 1), pytest.param(54321, 65534, marks=pytest.mark.slow)])
 def test_root_in_the_home_of_somebody_leaves_it_to_them(tmp_path: Path, owner_uid: int, server_uid: int) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o700)

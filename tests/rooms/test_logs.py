@@ -83,7 +83,7 @@ async def test_the_operators_requests_say_whom_they_are_about(world: World, line
 async def test_a_tapped_link_says_whose_it_is_and_not_which(deployment: Deployment, lines: Lines) -> None:
     shop = await deployment.shop()
     await leave_cart(shop)
-    await deployment.pass_time(minutes=50)
+    await deployment.outlast_a_cart()
     (text,) = await deployment.phone_shows(RUTA)
     address = next(word for word in text["body"].split() if "/r/" in word)
     lines()

@@ -365,9 +365,7 @@ def clocks_allow(moment: datetime, zones: tuple[str, ...], places: tuple[str, ..
     return True
 
 
-@settings(max_examples=200, deadline=None)
-@given(now=moments, country=st.sampled_from(sorted(PHONES)), address=st.sampled_from(ADDRESSES), data=st.data())
-def test_next_opening_against_the_clocks(now: datetime, country: str, address: str, data: st.DataObject) -> None:
+def check_next_opening(now: datetime, country: str, address: str, data: st.DataObject) -> None:
     opens, closes = sorted((data.draw(minutes_of_day), data.draw(minutes_of_day)))
     window = SendWindow(time(opens // 60, opens % 60), time(closes // 60, closes % 60))
     zones, places = zones_for(country, ship=address), places_for(country, ship=address)
@@ -385,9 +383,27 @@ def test_next_opening_against_the_clocks(now: datetime, country: str, address: s
         assert moment == opening.closes_at and not open_at(moment)
 
 
-@settings(max_examples=200, deadline=None)
-@given(name=st.sampled_from(BIG_ZONES + ODD_ZONES), data=st.data())
-def test_clock_openings_against_the_clocks(name: str, data: st.DataObject) -> None:
+any_recipient = given(
+    now=moments, country=st.sampled_from(sorted(PHONES)), address=st.sampled_from(ADDRESSES), data=st.data()
+)
+
+
+@settings(max_examples=40, deadline=None)
+@any_recipient
+def test_next_opening_against_the_clocks(now: datetime, country: str, address: str, data: st.DataObject) -> None:
+    check_next_opening(now, country, address, data)
+
+
+@pytest.mark.slow
+@settings(max_examples=400, deadline=None)
+@any_recipient
+def test_next_opening_against_the_clocks_at_length(
+    now: datetime, country: str, address: str, data: st.DataObject
+) -> None:
+    check_next_opening(now, country, address, data)
+
+
+def check_clock_openings(name: str, data: st.DataObject) -> None:
     day = data.draw(st.sampled_from(days_of_change(name))) + timedelta(days=data.draw(st.integers(-2, 1)))
     opens, closes = sorted((data.draw(minutes_of_day), data.draw(minutes_of_day)))
     found = clock_openings(name, day, time(opens // 60, opens % 60), time(closes // 60, closes % 60))
@@ -397,3 +413,19 @@ def test_clock_openings_against_the_clocks(name: str, data: st.DataObject) -> No
         expected = shown.date() == day and opens <= shown.hour * 60 + shown.minute < closes
         assert sum(opening.opens_at <= moment < opening.closes_at for opening in found) == expected
         moment += MINUTE
+
+
+any_zone = given(name=st.sampled_from(BIG_ZONES + ODD_ZONES), data=st.data())
+
+
+@settings(max_examples=40, deadline=None)
+@any_zone
+def test_clock_openings_against_the_clocks(name: str, data: st.DataObject) -> None:
+    check_clock_openings(name, data)
+
+
+@pytest.mark.slow
+@settings(max_examples=400, deadline=None)
+@any_zone
+def test_clock_openings_against_the_clocks_at_length(name: str, data: st.DataObject) -> None:
+    check_clock_openings(name, data)

@@ -21,6 +21,8 @@ SECOND = timedelta(seconds=1)
 PLACES = sorted(rule_book().places)
 # A day before a change, the day itself, and the day after.
 AROUND = (-1, 0, 1)
+# Their clocks change in spring and autumn, around Ramadan, and hardly ever; the others: `make slow`.
+QUICK = "ELM"
 
 
 @cache
@@ -41,7 +43,13 @@ def shows_open(moment: datetime, place: str, zones: tuple[str, ...]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("letter", sorted({place[0] for place in PLACES}))
+@pytest.mark.parametrize(
+    "letter",
+    [
+        letter if letter in QUICK else pytest.param(letter, marks=pytest.mark.slow)
+        for letter in sorted({place[0] for place in PLACES})
+    ],
+)
 def test_both_edges_at_every_change_of_every_place(letter: str) -> None:
     for place in PLACES:
         zones = rule_for(place).zones

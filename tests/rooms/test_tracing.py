@@ -98,7 +98,7 @@ async def test_one_trace_leads_from_the_call_to_the_receipt(
                 await http.put("/v1/checkout-sessions/cart-3", json=cart(), headers=headers)
             await http.get(f"/r/{RUTA}")
         await deployment.script(JONAS, outcome="rejected", error_code=21211)
-        await deployment.pass_time(minutes=50)
+        await deployment.outlast_a_cart()
     spans = received.spans()
     (message,) = await deployment.messages(shop)
     calls = [each for each in spans if each["name"] == "PUT /v1/checkout-sessions/{external_id}"]
@@ -135,7 +135,7 @@ async def test_off_nothing_is_stored_and_nothing_is_sent(
 ) -> None:
     shop = await deployment.shop()
     await leave_cart(shop)
-    await deployment.pass_time(minutes=50)
+    await deployment.outlast_a_cart()
     assert not is_on() and traceparent() is None
     (message,) = await deployment.messages(shop)
     assert message["traceparent"] is None and message["state"] == "delivered"
@@ -149,7 +149,7 @@ async def test_a_text_of_a_cart_from_before_is_sent_without_a_trace(
     received, address = collector
     await leave_cart(await deployment.shop())
     with traced_to(address):
-        await deployment.pass_time(minutes=50)
+        await deployment.outlast_a_cart()
     assert len(await deployment.phone_shows(RUTA)) == 1 and received.spans() == []
 
 

@@ -453,7 +453,7 @@ async def test_a_reservation_that_nobody_settles_is_noticed(doctor: Doctor) -> N
     shop = await doctor.deployment.shop()
     await leave_cart(shop)
     await doctor.deployment.faults(error_before_rate=1.0)
-    await doctor.deployment.pass_time(minutes=50)
+    await doctor.deployment.outlast_a_cart()
     assert [each["state"] for each in await doctor.deployment.messages(shop)] == ["unknown"]
     assert (await doctor.examine())["reservations"][0] == "ok"
     found = await doctor.examine(timedelta(hours=26))

@@ -55,7 +55,7 @@ async def test_the_article_s_timing_email_first_then_the_text(deployment: Deploy
     shop = await deployment.shop()
     left_at = deployment.clock.now()
     await leave_cart(shop)
-    await deployment.pass_time(minutes=50)
+    await deployment.outlast_a_cart()
     session = await shop.session()
     assert session["abandoned_at"].startswith(left_at.strftime("%Y-%m-%dT%H:%M"))
     (text,) = await deployment.phone_shows(RUTA)
@@ -89,7 +89,7 @@ async def test_later_activity_slides_the_text(deployment: Deployment) -> None:
 async def test_a_tap_without_the_token_still_counts_within_the_window(deployment: Deployment) -> None:
     shop = await deployment.shop()
     await leave_cart(shop)
-    await deployment.pass_time(minutes=50)
+    await deployment.outlast_a_cart()
     (text,) = await deployment.phone_shows(RUTA)
     await deployment.tap(link_in(text))
     await deployment.pass_time(hours=1)
@@ -99,7 +99,7 @@ async def test_a_tap_without_the_token_still_counts_within_the_window(deployment
 async def test_an_order_without_a_tap_is_not_ours(deployment: Deployment) -> None:
     shop = await deployment.shop()
     await leave_cart(shop)
-    await deployment.pass_time(minutes=50)
+    await deployment.outlast_a_cart()
     order = await shop.complete()
     assert order["recovered"] is False and order["attribution"] is None
 
@@ -107,7 +107,7 @@ async def test_an_order_without_a_tap_is_not_ours(deployment: Deployment) -> Non
 async def test_one_cart_one_text_however_often_it_is_abandoned(deployment: Deployment) -> None:
     shop = await deployment.shop()
     await leave_cart(shop)
-    await deployment.pass_time(minutes=50)
+    await deployment.outlast_a_cart()
     await deployment.jump(hours=24)  # the phone's own cap would no longer stand in the way
     await shop.put_session(cart_value_minor=100)
     await deployment.pass_time(hours=2)
@@ -118,7 +118,7 @@ async def test_one_cart_one_text_however_often_it_is_abandoned(deployment: Deplo
 async def test_two_organizations_never_see_each_other(deployment: Deployment) -> None:
     linen, books = await deployment.shop("Lino Namai"), await deployment.shop("Knygos")
     await leave_cart(linen)
-    await deployment.pass_time(minutes=50)
+    await deployment.outlast_a_cart()
     assert len((await linen.call("GET", "/v1/messages"))["data"]) == 1
     assert (await books.call("GET", "/v1/messages"))["data"] == []
     message_id = (await linen.call("GET", "/v1/messages"))["data"][0]["message_id"]
@@ -130,6 +130,6 @@ async def test_sibling_shops_share_credits_and_nothing_else(deployment: Deployme
     merchant = await deployment.merchant(credits=3, plan="PRO")
     linen, wool = await merchant.shop("Linas"), await merchant.shop("Vilna")
     await leave_cart(linen)
-    await deployment.pass_time(minutes=50)
+    await deployment.outlast_a_cart()
     assert (await wool.call("GET", "/v1/messages"))["data"] == []
     assert (await merchant.credits())["available_credits"] == 103 - 2

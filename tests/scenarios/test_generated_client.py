@@ -81,7 +81,7 @@ async def test_the_readmes_story_by_a_generated_client(deployment: Deployment, g
     session = await call("checkout_sessions.put_session", client=storefront, external_id="cart-1", body=cart)
     assert session.state == "open" and session.consent.granted
 
-    await deployment.pass_time(minutes=50)
+    await deployment.outlast_a_cart()
 
     (text,) = await deployment.phone_shows(RUTA)
     assert "/r/" in text["body"]

@@ -47,7 +47,7 @@ async def test_a_text_taken_back_is_not_sent(deployment: Deployment) -> None:
     await save(shop, "lt", OWN["lt"])
     await shop.call("DELETE", "/v1/templates/lt")
     await leave_cart(shop)
-    await deployment.pass_time(minutes=50)
+    await deployment.outlast_a_cart()
     assert "išsaugojome" in await body_at(deployment, RUTA)
     assert (await shop.session())["message"]["template_version"] is None
 
@@ -58,7 +58,7 @@ async def test_every_shop_and_locale_of_a_batch_has_its_own(deployment: Deployme
     await save(knygos, "lt", OWN["lt"])
     for number, (shop, locale) in enumerate([(lino, "de"), (lino, "lt"), (knygos, "de"), (knygos, "lt")]):
         await leave_cart(shop, f"cart-{number}", phone=phone(number), locale=locale)
-    await deployment.pass_time(minutes=50)
+    await deployment.outlast_a_cart()
     bodies = [await body_at(deployment, phone(number)) for number in range(4)]
     assert [any(word in body for word in ("dein Warenkorb", "grįžkite")) for body in bodies] == [
         True,
@@ -72,7 +72,7 @@ async def test_the_price_is_that_of_the_shop_s_own_text(deployment: Deployment) 
     shop = await deployment.shop("Lino Namai", locale="lt", credits=100)
     await save(shop, "lt", "{shop}: grįžkite: {link} " + "ilgas " * 20 + "{opt_out}")
     await leave_cart(shop)
-    await deployment.pass_time(minutes=50)
+    await deployment.outlast_a_cart()
     message = (await shop.session())["message"]
     assert message["credits"] == message["segments"] == 4
 

@@ -34,7 +34,6 @@ from cartwake.messages.inbox import store_events
 from cartwake.observe.carrier import ObservedCarrier
 from cartwake.observe.exporter import DatabaseGauges, exporting
 from cartwake.scheduler import run_due
-from cartwake.web.app import create_app
 from cartwake.worker import claim_rounds, deliver, dispatch_once, open_webhook_client, tell
 from deployment import Deployment, failing, free_port, plain_http, serving
 from world import AINO, JONAS, RUTA, TICKED
@@ -88,7 +87,7 @@ async def a_busy_day(deployment: Deployment) -> None:
     await deployment.reply(AINO, "who is this? call me at " + AINO)
     await deployment.faults(error_after_rate=1.0)
     await shop.put_session("cart-9", consent=TICKED, phone=PIERRE)
-    await deployment.pass_time(minutes=50)
+    await deployment.outlast_a_cart()
     await deployment.faults()
     await shop.api("PUT", "/v1/checkout-sessions/cart-8", {"phone": RUTA, "consent": {"granted": True}})
     await shop.api("PUT", "/v1/checkout-sessions/cart-8", {"phone": 7, "checkout_url": RUTA})
@@ -157,11 +156,8 @@ async def metrics_of_every_process(deployment: Deployment) -> str:
     asked = {"Authorization": f"Bearer {TOKEN}"}
     token = {"metrics_token": SecretStr(TOKEN), "metrics_port": free_port()}
     watched = replace(deployment.runtime, settings=deployment.runtime.settings.model_copy(update=token))
-    address = f"http://127.0.0.1:{free_port()}"
     async with plain_http() as http:
-        async with serving(create_app(watched, deployment.carrier), address):
-            pages.append(await http.get(f"{address}/metrics", headers=asked))
-        for process, samples in (("worker", None), ("scheduler", DatabaseGauges(watched).read)):
+        for process, samples in (("web", None), ("worker", None), ("scheduler", DatabaseGauges(watched).read)):
             async with exporting(watched, process, samples) as port:
                 pages.append(await http.get(f"http://127.0.0.1:{port}/metrics", headers=asked))
     assert [page.status_code for page in pages] == [200, 200, 200]

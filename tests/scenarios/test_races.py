@@ -68,20 +68,28 @@ async def texts_sent_twice(deployment: Deployment) -> list[Json]:
 # --- workers -----------------------------------------------------------------------------------------
 
 
-async def test_two_workers_send_two_hundred_texts_of_twenty_shops_once_each(deployment: Deployment) -> None:
+@pytest.mark.parametrize(
+    ("shop_count", "texts_each"), [(6, 5), pytest.param(20, 10, marks=pytest.mark.slow)], ids=["30 texts", "200 texts"]
+)
+async def test_two_workers_send_the_texts_of_many_shops_once_each(
+    deployment: Deployment, shop_count: int, texts_each: int
+) -> None:
+    count = shop_count * texts_each
     merchant = await deployment.merchant(credits=1000)
-    shops = await shops_of(merchant, 20)
+    shops = await shops_of(merchant, shop_count)
     await deployment.work()
-    await due_carts(deployment, [(shop, phone(n * 20 + i)) for i, shop in enumerate(shops) for n in range(10)])
+    await due_carts(
+        deployment, [(shop, phone(n * shop_count + i)) for i, shop in enumerate(shops) for n in range(texts_each)]
+    )
     async with (
-        deployment.another_process(dispatch_batch=30) as one,
-        deployment.another_process(dispatch_batch=45) as two,
+        deployment.another_process(dispatch_batch=count // 7) as one,
+        deployment.another_process(dispatch_batch=count // 5) as two,
     ):
         await asyncio.gather(deployment.dispatch(one), deployment.dispatch(two))
     await deployment.settle()
-    assert await states(deployment) == {"delivered": 200}
-    assert deployment.sandbox.state.accepted == 200 and await texts_sent_twice(deployment) == []
-    assert (await merchant.credits())["available_credits"] == 1100 - 2 * 200
+    assert await states(deployment) == {"delivered": count}
+    assert deployment.sandbox.state.accepted == count and await texts_sent_twice(deployment) == []
+    assert (await merchant.credits())["available_credits"] == 1100 - 2 * count
 
 
 async def test_two_workers_want_the_same_single_text(deployment: Deployment) -> None:
@@ -109,14 +117,20 @@ async def test_two_workers_and_two_merchants_want_to_text_one_phone(deployment: 
     assert deployment.sandbox.state.accepted == 10
 
 
-async def test_one_shop_with_five_hundred_texts_does_not_delay_fifty_with_one(deployment: Deployment) -> None:
+@pytest.mark.parametrize(
+    ("texts", "small_shops"), [(60, 6), pytest.param(500, 50, marks=pytest.mark.slow)], ids=["60 texts", "500 texts"]
+)
+async def test_one_shop_with_many_texts_does_not_delay_those_with_one(
+    deployment: Deployment, texts: int, small_shops: int
+) -> None:
     merchant = await deployment.merchant(credits=2000)
-    big, *small = await shops_of(merchant, 51)
+    big, *small = await shops_of(merchant, 1 + small_shops)
     await deployment.add_sender(big, "+37069999999", segments_per_s=1000)
     await deployment.work()
-    carts = [(big, phone(n)) for n in range(500)] + [(shop, phone(500 + n)) for n, shop in enumerate(small)]
+    carts = [(big, phone(n)) for n in range(texts)] + [(shop, phone(texts + n)) for n, shop in enumerate(small)]
     await due_carts(deployment, carts)
-    first = (await dispatch_once(deployment.runtime)).attempts
+    async with deployment.another_process(dispatch_batch=texts // 5) as worker:
+        first = (await dispatch_once(worker)).attempts
     served = Counter(attempt.message.shop_id for attempt in first)
     assert all(served[shop.shop_id] == 1 for shop in small)
     assert 1 <= served[big.shop_id] <= 10, "a fair share of the batch, no more"
@@ -146,15 +160,23 @@ def pay(shop: ShopClient, cart: str, _number: str) -> Awaitable[Json]:
 
 
 @pytest.mark.parametrize(
-    ("change", "kept_from"),
+    ("change", "kept_from", "rounds"),
     [
-        (withdraw_by_api, {"dropped"}),
-        (untick, {"dropped", "held"}),
-        (buy, {"dropped"}),
-        (pay, {"held"}),
+        (withdraw_by_api, {"dropped"}, 2),
+        *(
+            pytest.param(change, kept_from, 4, marks=pytest.mark.slow)
+            for change, kept_from in (
+                (withdraw_by_api, {"dropped"}),
+                (untick, {"dropped", "held"}),
+                (buy, {"dropped"}),
+                (pay, {"held"}),
+            )
+        ),
     ],
 )
-async def test_whoever_commits_first_wins(deployment: Deployment, change: Change, kept_from: set[str]) -> None:
+async def test_whoever_commits_first_wins(
+    deployment: Deployment, change: Change, kept_from: set[str], rounds: int
+) -> None:
     """A change that was answered before its text was claimed keeps it from going out, in every interleaving."""
     shop = await deployment.shop(sender=None, credits=2000, cycle_cap=100)
     await deployment.add_sender(shop, OUR_NUMBER, segments_per_s=1000)
@@ -169,7 +191,7 @@ async def test_whoever_commits_first_wins(deployment: Deployment, change: Change
 
     async with deployment.another_process(dispatch_batch=6) as worker:
         await deployment.work()
-        for round_number in range(4):
+        for round_number in range(rounds):
             phones = [phone(round_number * 100 + n) for n in range(24)]
             carts = await due_carts(deployment, [(shop, number) for number in phones])
             shoppers = list(zip(carts, phones, strict=True))

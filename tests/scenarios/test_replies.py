@@ -37,7 +37,7 @@ async def texted(deployment: Deployment, name: str = "Lino Namai", recipient: st
     """A shop that has texted somebody about a cart."""
     shop = await deployment.shop(name)
     await leave_cart(shop, phone=recipient)
-    await deployment.pass_time(minutes=50)
+    await deployment.outlast_a_cart()
     return shop
 
 

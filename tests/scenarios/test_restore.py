@@ -23,6 +23,7 @@ from cartwake.kit.crypto import Vault
 from cartwake.kit.db import OPERATOR, Database
 from cartwake.kit.phones import country_of
 from cartwake.kit.schema import pause_if_moved, settle_here
+from cartwake.messages.recovery import Recovered
 from cartwake.messages.segments import measure
 from cartwake.tenants.switches import deployment_paused_since, resume_deployment
 from cartwake.web.app import create_app
@@ -109,7 +110,8 @@ async def test_after_a_restore_nobody_is_texted_twice_and_no_stop_is_lost(
         assert await deployment_paused_since(conn) is None
     assert not pause_if_moved(copy_of, deployment.clock.now()), "it is at home where it is now"
 
-    await restored.pass_time(hours=26)
+    for _ in range(26):
+        await restored.jump(hours=1)
     assert [len(await deployment.phone_shows(phone)) for phone in (RUTA, AINO)] == [1, 1]
     await restored.sound()
     with psycopg.connect(copy_of.url) as owner:
@@ -128,7 +130,7 @@ async def test_a_text_whose_cart_the_backup_never_saw_still_counts_for_its_phone
     backup_at = deployment.clock.now()
     dump(fresh_url, tmp_path / "backup")
     await shop.put_session("after", consent=TICKED, phone=JONAS, country="DE", locale="de")
-    await deployment.pass_time(minutes=50)
+    await deployment.outlast_a_cart()
     assert len(await deployment.phone_shows(JONAS)) == 1
     restore(tmp_path / "backup", copy_of.url)
 
@@ -140,6 +142,25 @@ async def test_a_text_whose_cart_the_backup_never_saw_still_counts_for_its_phone
     assert found.credits == await cost_at_the_carrier(deployment, [JONAS])
 
 
+async def test_a_text_that_the_backup_knows_is_not_accounted_for_again(
+    deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
+) -> None:
+    settled(fresh_url)
+    shop = await deployment.shop("Lino Namai")
+    await shop.put_session("before", consent=TICKED, phone=RUTA)
+    await deployment.outlast_a_cart()
+    assert len(await deployment.phone_shows(RUTA)) == 1
+    dump(fresh_url, tmp_path / "backup")
+    restore(tmp_path / "backup", copy_of.url)
+
+    restored = replace(deployment, runtime=replace(deployment.runtime, db=copy_of))
+    too_early = deployment.clock.now() - timedelta(minutes=20)
+    found = await recover_from(restored.runtime, deployment.carrier, too_early)  # type: ignore[arg-type]
+    assert found == Recovered(0, 0, 0, 0, 0)
+    await restored.sound()
+
+
+@pytest.mark.slow
 async def test_a_backup_taken_under_load_texts_nobody_twice_and_accounts_for_every_credit(
     deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
 ) -> None:
@@ -197,7 +218,7 @@ async def test_what_a_restored_balance_cannot_pay_is_said_and_taken_later(
     dump(fresh_url, tmp_path / "backup")
     await merchant.add_credits(99)
     await shop.put_session("after", consent=TICKED, phone=RUTA)
-    await deployment.pass_time(minutes=50)
+    await deployment.outlast_a_cart()
     cost = await cost_at_the_carrier(deployment, [RUTA])
     assert cost > 1, "more than the backup's balance"
     restore(tmp_path / "backup", copy_of.url)
@@ -220,7 +241,7 @@ async def test_the_link_in_a_text_that_the_backup_never_saw_still_leads_to_the_c
     await shop.put_session("open", consent=TICKED, phone=RUTA)
     backup_at = deployment.clock.now()
     dump(fresh_url, tmp_path / "backup")
-    await deployment.pass_time(minutes=50)
+    await deployment.outlast_a_cart()
     (text,) = await deployment.phone_shows(RUTA)
     restore(tmp_path / "backup", copy_of.url)
 

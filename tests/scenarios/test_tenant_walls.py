@@ -77,7 +77,7 @@ async def walls(deployment: Deployment, fresh_url: str) -> AsyncIterator[Walls]:
         await shop.call("POST", "/v1/previews", {}, headers={"Idempotency-Key": "one"})
         await shop.call("PUT", "/v1/templates/en", {"text": "{shop}: {link} {opt_out}"})
         await shop.call("PUT", "/v1/reply-webhook", {"url": "https://shop.example/hook"})
-    await deployment.pass_time(minutes=50)
+    await deployment.outlast_a_cart()
     for phone in (RUTA, AINO):
         await deployment.reply(phone, "Hello?")
     with psycopg.connect(fresh_url) as owner:

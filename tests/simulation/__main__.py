@@ -25,6 +25,7 @@ from simulation.people import PLOT_NAMES
 from simulation.report import fresh_seed, memory_mb, summary
 from simulation.run import simulate
 from simulation.shrink import explained
+from simulation.windows import ZONES
 
 STEPS = 1000
 
@@ -65,6 +66,7 @@ def _parse() -> argparse.Namespace:
         "--begins", type=datetime.fromisoformat, help="when the story begins, like 2026-03-28T20:00:00Z"
     )
     parser.add_argument("--variant", choices=VARIANTS, help="play with this defect")
+    parser.add_argument("--countries", help="shoppers live in these alone, like AU,NZ")
     parser.add_argument("--plots", help="shoppers do only these with a cart: " + ", ".join(sorted(PLOT_NAMES)))
     for name in ACTORS:
         parser.add_argument(f"--{name}", type=int, help=f"so many {name}")
@@ -78,6 +80,8 @@ def _plan(asked: argparse.Namespace, seed: int) -> Plan:
     given = {name: getattr(asked, name) for name in choices if getattr(asked, name) is not None}
     if asked.faults is not None:
         given["faults"] = frozenset(asked.faults.split(",")) & set(FAULTS)
+    if asked.countries is not None:
+        given["countries"] = frozenset(asked.countries.split(",")) & ZONES.keys() or None
     if asked.plots is not None:
         given["plots"] = frozenset(asked.plots.split(",")) & PLOT_NAMES or None
     return replace(plan, **given)

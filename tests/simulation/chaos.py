@@ -72,6 +72,7 @@ class Plan:
     begins: datetime | None = None  # else the seed says when
     variant: str | None = None  # a defect that must be caught
     plots: frozenset[str] | None = None  # what shoppers do with a cart; None: everything they know
+    countries: frozenset[str] | None = None  # where they live; None: everywhere
 
     @classmethod
     def of(cls, seed: int, steps: int) -> Plan:
@@ -100,7 +101,8 @@ class Plan:
         begins = ["--begins", f"{self.begins:%Y-%m-%dT%H:%M:%SZ}"] if self.begins else []
         variant = ["--variant", self.variant] if self.variant else []
         plots = ["--plots", ",".join(sorted(self.plots))] if self.plots is not None else []
-        told = [*numbers, *faults, *begins, *variant, *plots]
+        countries = ["--countries", ",".join(sorted(self.countries))] if self.countries is not None else []
+        told = [*numbers, *faults, *begins, *variant, *plots, *countries]
         return " ".join(["--seed", str(self.seed), "--steps", str(self.steps), *told])
 
 

@@ -35,8 +35,7 @@ RACES = (
     "web in consent for worker",
     "scheduler in jobs for scheduler",
 )
-# Those of Australia and New Zealand are counted too.
-CLOCK_CHANGES = tuple(f"{where} {how}" for where in ("Europe", "America") for how in ("forward", "back"))
+CLOCK_CHANGES = tuple(f"{where} {how}" for where in ("Europe", "America", "south") for how in ("forward", "back"))
 AMERICAN_ZONES_MIN = 3  # of each of the two countries with area codes
 COLUMN = 110
 

@@ -186,7 +186,8 @@ class Shopper:
     def _new_cart(self) -> Cart:
         self.carts += 1
         shop = self.dice.choice(list(self.people.stage.witness.shops.values()))
-        country = self.dice.choice([None, None, self.dice.choice(SHIPPED_TO)])
+        shipped_to = sorted(self.people.stage.director.chaos.plan.countries or SHIPPED_TO)
+        country = self.dice.choice([None, None, self.dice.choice(shipped_to)])
         cart = Cart(shop, f"{self.name}-cart-{self.carts}", self.phone, country)
         self.people.stage.witness.carts[shop.shop_id, cart.external_id] = cart
         return cart
@@ -352,9 +353,10 @@ def _due_s(cart: Cart) -> float:
     return cart.shop.text_delay.total_seconds()
 
 
-def phones(dice: Random, count: int) -> list[Phone]:
+def phones(dice: Random, count: int, asked: frozenset[str] | None = None) -> list[Phone]:
     """Mobile numbers of all countries in the story: every country once before any comes again, some phones twice."""
-    countries = sorted(ZONES) + [country for country in AREA_CODES for _ in range(AMERICANS - 1)]
+    countries = sorted(asked or ZONES)
+    countries += [country for country in AREA_CODES if country in countries for _ in range(AMERICANS - 1)]
     dice.shuffle(countries)
     found: list[Phone] = []
     while len(found) < count:

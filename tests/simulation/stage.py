@@ -182,7 +182,7 @@ class Stage:
         for owner in owners:
             self.crowd.start(owner.live())
             self.crowd.start(owner.tune())
-        for number, phone in enumerate(phones(dice, plan.shoppers), 1):
+        for number, phone in enumerate(phones(dice, plan.shoppers, plan.countries), 1):
             name = f"shopper-{number}"
             self.crowd.start(Shopper(self.people, name, phone, self.director.chaos.dice(name)).live())
         self.director.settle()

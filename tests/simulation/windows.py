@@ -122,7 +122,7 @@ def clock_change(zone: str, begin: datetime, end: datetime) -> str | None:
 
 
 def continent(zone: str) -> str:
-    """Where clocks change together, or nearly: "Europe", "America" or the "south"."""
+    """Where clocks change together, or nearly: "Europe", "America" or the "south" (Australia and New Zealand)."""
     area = zone.partition("/")[0]
     return {"Australia": "south", "Pacific": "south", "Atlantic": "Europe"}.get(area, area)
 

@@ -134,8 +134,7 @@ async def _machine(settings: Settings, url: str, starts_at: datetime) -> AsyncIt
     }
     processes = [
         cluster.sandbox_process(sandbox_port),
-        cluster.web_process(web_port),
-        *cluster.engine_processes(),
+        *cluster.up_processes(web_port),
     ]
     logs = home / "logs" / "demo"
     try:

@@ -120,15 +120,15 @@ class Settings(BaseSettings):
         ge=0,
         le=65535,
         json_schema_extra={"unit": "TCP port"},
-        description="Port on which a worker or scheduler serves /metrics; 0: none.",
+        description="Port on which a process serves /metrics, and nothing else does; 0: none.",
     )
     metrics_host: str = Field(
         "127.0.0.1", description="Address of that port. Beyond this machine it needs CARTWAKE_METRICS_TOKEN."
     )
     metrics_token: SecretStr | None = Field(
         None,
-        description="Bearer token that a scraper shows, at least 16 characters. Without one the web process has no "
-        "/metrics.",
+        description="Bearer token that a scraper shows, at least 16 characters. Without one, whoever reaches the port "
+        "may look.",
     )
     otlp_endpoint: str | None = Field(
         None,

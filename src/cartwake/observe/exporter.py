@@ -1,4 +1,4 @@
-"""`/metrics` of a worker or scheduler: on a port of its own, since they serve nothing else.
+"""`/metrics` of a process: on a port of its own, so that the public one has no such page.
 
 A scrape can hurt nothing: the database is read one query at a time with a limit on each and on all of them, by
 one reader however many ask, and what was read is kept for twenty times as long as it took.
@@ -36,7 +36,7 @@ KEEP_TIMES = 20
 Samples = Callable[[], Awaitable[list[Sample]]]
 
 
-def may_scrape(settings: Settings, authorization: str) -> bool:
+def _may_scrape(settings: Settings, authorization: str) -> bool:
     """Whether this `Authorization` header opens /metrics; with no token set, everything that gets here does."""
     if settings.metrics_token is None:
         return True
@@ -48,7 +48,7 @@ def may_scrape(settings: Settings, authorization: str) -> bool:
 async def exporting(runtime: Runtime, process: str, samples: Samples | None = None) -> AsyncIterator[int]:
     """Serve `/metrics` while the block lasts, where a port is set; that port (0: none).
 
-    Raises `CannotListenError` when the port cannot be had: every worker and scheduler on a machine needs its own.
+    Raises `CannotListenError` when the port cannot be had: every process on a machine needs its own.
     """
     settings = runtime.settings
     if not settings.metrics_port:
@@ -67,7 +67,7 @@ async def exporting(runtime: Runtime, process: str, samples: Samples | None = No
 
 def _application(runtime: Runtime, process: str, samples: Samples | None) -> web.Application:
     async def metrics_page(request: web.Request) -> web.Response:
-        if not may_scrape(runtime.settings, request.headers.get("Authorization", "")):
+        if not _may_scrape(runtime.settings, request.headers.get("Authorization", "")):
             return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"}, text="Send the metrics token.\n")
         read = await samples() if samples else []
         body, media_type = metrics.page(process, runtime.db, request.headers.get("Accept", ""), read)

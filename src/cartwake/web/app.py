@@ -11,7 +11,7 @@ from cartwake import __version__
 from cartwake.carriers.protocol import Carrier
 from cartwake.kit import tracing
 from cartwake.kit.runtime import Runtime
-from cartwake.web import health, metrics
+from cartwake.web import health
 from cartwake.web.api import (
     doubts,
     keys,
@@ -81,7 +81,6 @@ def create_app(runtime: Runtime, carrier: Carrier) -> FastAPI:
         *recovery.routes,
         *opt_out.routes,
         *health.routes,
-        *metrics.routes,
         *reference.routes,
     ]
     for subject in API:

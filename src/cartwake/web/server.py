@@ -15,6 +15,7 @@ from cartwake.kit.listen import open_port
 from cartwake.kit.loop import run as run_loop
 from cartwake.kit.runtime import open_runtime
 from cartwake.kit.tracing import tracing
+from cartwake.observe.exporter import exporting
 from cartwake.web.app import create_app
 
 # How long requests under way may take once the process is told to stop, in machine seconds.
@@ -55,7 +56,7 @@ async def serve(settings: Settings, database_url: str) -> None:
         open_port(settings.host, settings.port, "CARTWAKE_PORT", "CARTWAKE_HOST") as listener,
         tracing(settings, "web"),
     ):
-        async with open_runtime(settings, database_url) as runtime:
+        async with open_runtime(settings, database_url) as runtime, exporting(runtime, "web"):
             carrier = open_carrier(settings)
             try:
                 await Server(_config(runtime.settings, create_app(runtime, carrier))).serve([listener])

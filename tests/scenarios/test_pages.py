@@ -1,0 +1,72 @@
+"""Every command in the documentation is run as it stands there, on a faster clock."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pages import LANGUAGES, ROOT, blocks, scratch, told_speed
+
+PAGES = sorted(page for page in (ROOT / "docs").glob("*.md") if any(block.not_run is None for block in blocks(page)))
+
+# What a page must have shown by its end, beside that no command failed.
+SHOWN = {
+    "twilio.md": ["21211"],
+    "install.md": ['"status":"ok"', "a webhook that the carrier signed is accepted"],
+    "texts.md": ['"version":1,"changed_by"', '"secret":"whsec_'],
+    "observe.md": ["cartwake_messages_waiting", "404"],
+    "comply.md": ['"stale_after_s":172800'],
+    "quickstart.md": [
+        "302 https://shop.example/checkout?cart=7",
+        "The text is delivered.",
+        '"recovered":true',
+        "0 broken",
+    ],
+    "integrate.md": ["201", '"granted":false', '"recovered":true', "consent-without-phone"],
+    "operate.md": ["0 broken", "Sending is paused.", "Sending goes on.", "0 texts in doubt", "20 checks"],
+}
+
+# Blocks that no test runs, by page, with the reason that stands above each.
+NOT_RUN = {
+    "install.md": [
+        "no container engine runs where the tests do",
+        "no container engine runs where the tests do",
+        "it needs the system's own PostgreSQL",
+        "it installs into /opt and /etc of the machine; test_wheel.py does the same in a folder",
+    ],
+    "operate.md": ["test_backup.py runs it, on servers of its own"] * 3,
+    "scale.md": ["it takes minutes, and needs the checkout"],
+    "quickstart.md": ["the tests run in an environment that is made already"],
+}
+
+
+def test_no_command_escapes_by_its_label() -> None:
+    shells = {"bash", "shell", "console", "zsh", "py", "sh-session"}
+    for page in (ROOT / "docs").rglob("*.md"):
+        labels = set(re.findall(r"^```(\w+)", page.read_text(), re.MULTILINE))
+        assert labels & shells == set(), f"{page.name}: call a block {' or '.join(LANGUAGES)}, so that it is run"
+        fenced = len(re.findall(r"^ *(?:>|[-*] )? *```(?:sh|python)$", page.read_text(), re.MULTILINE))
+        assert fenced == len(blocks(page)), f"{page.name}: a block that the runner does not see"
+        assert page.parent == ROOT / "docs" or labels & set(LANGUAGES) == set(), f"{page}: nobody runs this"
+
+
+def test_what_is_not_run_is_listed_here() -> None:
+    found = {
+        page.name: [block.not_run for block in blocks(page) if block.not_run] for page in (ROOT / "docs").glob("*.md")
+    }
+    assert {page: reasons for page, reasons in found.items() if reasons} == NOT_RUN
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the pages use curl")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_s_commands_work_as_written(page: Path, tmp_path: Path) -> None:
+    found = blocks(page)
+    with scratch(tmp_path) as deployment:
+        done = deployment.run([block for block in found if block.not_run is None], told_speed(found))
+    assert done.returncode == 0, done.stdout
+    for shown in SHOWN.get(page.name, []):
+        assert shown in done.stdout, f"{shown!r} is not in:\n{done.stdout}"
