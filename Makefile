@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo docs test check fmt bench fast abuse slow mutants simulate chaos lock clean
+.PHONY: help setup demo docs test check fmt bench fast abuse slow bullmq mutants simulate chaos lock clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -14,7 +14,7 @@ setup: $(READY)  ## Make .venv with the pinned dependencies; every other target 
 demo: $(READY)  ## Play a week of cross-border traffic on this machine (ARGS="--once" to run to the end and exit).
 	@$(BIN)/cartwake demo $(ARGS)
 
-test: check fast abuse slow  ## Everything that CI runs.
+test: check fast abuse slow bullmq  ## Everything that CI runs.
 
 check: $(READY)  ## Format, lint, types, and the arrows between the rooms.
 	$(BIN)/ruff format --check .
@@ -29,7 +29,10 @@ abuse: $(READY)  ## The embedded PostgreSQL under force: kill -9, full and read-
 	$(BIN)/pytest -n 2 -m abuse $(ARGS)
 
 slow: $(READY) .chromium .nginx  ## The tests that start whole deployments, and those in a real browser.
-	$(BIN)/pytest -m "slow and not abuse" $(ARGS)
+	$(BIN)/pytest -m "slow and not abuse and not bullmq" $(ARGS)
+
+bullmq: $(READY) .redis .node  ## The BullMQ trigger in real processes on a Valkey and on Debian's Redis, and beside Node's client.
+	$(BIN)/pytest -m bullmq $(ARGS)
 
 mutants: $(READY)  ## Break each guarded line in a copy of the source; some test must fail for each.
 	cd tests && ../$(BIN)/python -m mutants $(ARGS)
@@ -58,7 +61,7 @@ lock: $(READY)  ## Choose the newest dependencies again and write the lock files
 
 # What the image and an installed wheel need: the same versions, less the tools.
 deploy/requirements.lock: requirements.lock
-	$(COMPILE) -c requirements.lock -o $@ pyproject.toml
+	$(COMPILE) --extra bullmq -c requirements.lock -o $@ pyproject.toml
 
 deploy/build.lock: requirements.lock
 	$(COMPILE) -c requirements.lock --only-build-deps --build-deps-for wheel -o $@ pyproject.toml
@@ -74,6 +77,24 @@ clean:  ## Remove the environment and everything generated; the data folder stay
 	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; }
 
+# The second trigger's tests drive Debian's Redis as well as the Valkey of a wheel, and the npm client.
+.PHONY: .redis
+.redis:
+	@command -v redis-server >/dev/null || { \
+	  echo "Installing Redis for the tests of the BullMQ trigger (apt-get, once) ..."; \
+	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+	    apt-get install -y -qq --no-install-recommends redis-server >/dev/null; }
+
+.PHONY: .node
+.node: tests/node/node_modules/.package-lock.json
+tests/node/node_modules/.package-lock.json: tests/node/package-lock.json
+	@command -v npm >/dev/null || { \
+	  echo "Installing Node for the tests of the BullMQ trigger (apt-get, once) ..."; \
+	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nodejs npm >/dev/null; }
+	@cd tests/node && npm ci --silent --ignore-scripts
+	@touch $@
 # The proxy's configuration is tested with a real nginx: unpacked, not installed, or it would start and take port 80.
 .PHONY: .nginx
 .nginx:

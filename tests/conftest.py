@@ -22,7 +22,7 @@ from cartwake.kit.runtime import Runtime
 from cartwake.kit.schema import migrate
 from databases import Databases
 
-pytest_plugins = ["world", "deployment", "chromium", "processes", "typed", "homes", "conformance.bench"]
+pytest_plugins = ["world", "deployment", "chromium", "processes", "typed", "homes", "queued", "conformance.bench"]
 
 # A Tuesday, 10:15 in Vilnius and Helsinki, 09:15 in Berlin; no daylight saving change is near.
 TUESDAY_MORNING = datetime(2026, 11, 24, 8, 15, tzinfo=UTC)

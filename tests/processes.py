@@ -127,9 +127,9 @@ class Machine:
         await post(f"{base}/shops/{made['shop_id']}/senders", sender)
         return Shop(organization, made["shop_id"], made["secret_key"])
 
-    async def leaves_cart(self, web: Child, shop: Shop, number: int) -> str:
-        """A shopper left a cart 50 minutes ago: its text is due as soon as the scan has seen it. Her phone."""
-        left_at = self.clock.now() - timedelta(minutes=50)
+    async def leaves_cart(self, web: Child, shop: Shop, number: int, minutes: float = 50) -> str:
+        """A shopper left a cart so long ago: its text is due after 45, once the scan has seen it. Her phone."""
+        left_at = self.clock.now() - timedelta(minutes=minutes)
         phone = f"+3706{number:07}"
         answer = await self.http.put(
             f"{web.url}/v1/checkout-sessions/cart-{number}",

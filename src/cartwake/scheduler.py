@@ -29,6 +29,7 @@ from cartwake.observe.counting import count_decisions, count_moves, count_texts
 from cartwake.observe.traces import trace, trace_moves
 from cartwake.tenants.answers import forget_answers
 from cartwake.tenants.organizations import plans_with_credits
+from cartwake.timekeeping import put_back_texts, put_emails, put_texts
 
 log = structlog.get_logger()
 
@@ -61,8 +62,11 @@ async def scan_abandoned(runtime: Runtime, _carrier: Carrier) -> None:
                 await announce(conn, Wake.MESSAGES)
         count_decisions(scanned.verdicts)
         trace("text.schedule", began_ns, scanned.messages)
+        await put_texts(runtime, scanned.due)
+        await put_emails(runtime, scanned.emails)
         if scanned.sessions < limit:
-            return
+            break
+    await put_back_texts(runtime)
 
 
 async def sweep_stale(runtime: Runtime, _carrier: Carrier) -> None:
@@ -156,7 +160,7 @@ async def run_scheduler(runtime: Runtime, carrier: Carrier, stop: asyncio.Event,
     while not stop.is_set():
         try:
             if not enrolled:
-                await _enrol(runtime, tasks)
+                await enrol(runtime, tasks)
                 enrolled = True
             next_at = await run_due(runtime, carrier, tasks)
         except Exception:
@@ -166,7 +170,8 @@ async def run_scheduler(runtime: Runtime, carrier: Carrier, stop: asyncio.Event,
         await runtime.clock.sleep_until(min(nap, next_at or nap))
 
 
-async def _enrol(runtime: Runtime, tasks: Sequence[Task]) -> None:
+async def enrol(runtime: Runtime, tasks: Sequence[Task]) -> None:
+    """Give every task its row."""
     async with runtime.db.transaction(ENGINE) as conn:
         await periodic.enrol(conn, runtime.clock.now(), [task.name for task in tasks])
 
@@ -177,13 +182,14 @@ async def run_due(runtime: Runtime, carrier: Carrier, tasks: Sequence[Task] = TA
         due, next_at = await periodic.due_tasks(conn, runtime.clock.now(), [task.name for task in tasks])
     for task in tasks:
         if task.name in due:
-            await _run(runtime, carrier, task)
+            await run_task(runtime, carrier, task)
     # What has run has a new time, which `next_at` does not know of. Look again at once: a nap measured
     # under a fast clock would be slept through under a slow one.
     return runtime.clock.now() if due else next_at
 
 
-async def _run(runtime: Runtime, carrier: Carrier, task: Task) -> None:
+async def run_task(runtime: Runtime, carrier: Carrier, task: Task) -> None:
+    """Run a task if it is due and nobody else runs it."""
     lease = runtime.clock.machine(periodic.LEASE_S)
     async with runtime.db.transaction(ENGINE) as conn:
         if not await periodic.claim(conn, runtime.clock.now(), task.name, task.cron, lease):

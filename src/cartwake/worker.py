@@ -24,6 +24,7 @@ from cartwake.messages.dispatch import LEASE_MARGIN_S, Attempt, Calls, Claimed, 
 from cartwake.messages.inbound import apply_inbound
 from cartwake.messages.receipts import apply_receipts
 from cartwake.messages.recording import record_results
+from cartwake.messages.text_jobs import job_of
 from cartwake.observe import harmless
 from cartwake.observe.counting import count_answers, count_claim, count_events, count_moves
 from cartwake.observe.traces import trace, trace_moves, traced
@@ -62,27 +63,30 @@ async def dispatch_until(
     """Claim, send and record, several batches at a time."""
     in_flight: set[asyncio.Task[None]] = set()
     try:
+        allowance = await _wait_for_due(runtime, trigger)
         while not stop.is_set():
-            claimed = await dispatch_once(runtime)
+            claimed = await dispatch_once(runtime, allowance)
+            if allowance is not None:
+                allowance -= len(claimed.attempts) + len(claimed.decided)
             if claimed.attempts:
-                in_flight.add(asyncio.create_task(deliver(runtime, carrier, claimed.attempts, calls)))
+                in_flight.add(asyncio.create_task(_deliver(runtime, carrier, trigger, claimed.attempts, calls)))
             elif claimed.more and not claimed.decided:
                 await asyncio.sleep(BUSY_PAUSE_S)
             if len(in_flight) >= BATCHES_IN_FLIGHT:
                 await asyncio.wait(in_flight, return_when=asyncio.FIRST_COMPLETED)
             in_flight = {task for task in in_flight if not task.done()}
-            if not claimed.more:
-                await _wait_for_due(runtime, trigger)
+            if not claimed.more or allowance == 0:
+                allowance = await _wait_for_due(runtime, trigger)
     finally:
         if in_flight:
             await asyncio.wait(in_flight)
 
 
-async def dispatch_once(runtime: Runtime) -> Claimed:
-    """Transaction A, committed on return."""
+async def dispatch_once(runtime: Runtime, allowance: int | None = None) -> Claimed:
+    """Transaction A, committed on return. `allowance`: messages that may be claimed at most; None: a batch."""
 
     async def claim(conn: Connection) -> Claimed:
-        return await claim_batch(conn, runtime.moment(), runtime.clock, runtime.settings)
+        return await claim_batch(conn, runtime.moment(), runtime.clock, runtime.settings, allowance)
 
     began_ns = tracing.now_ns()
     claimed = await _in_transaction(runtime, claim)
@@ -90,7 +94,9 @@ async def dispatch_once(runtime: Runtime) -> Claimed:
     return claimed
 
 
-async def deliver(runtime: Runtime, carrier: Carrier, attempts: Sequence[Attempt], calls: Calls | None = None) -> None:
+async def deliver(
+    runtime: Runtime, carrier: Carrier, attempts: Sequence[Attempt], calls: Calls | None = None
+) -> list[Move]:
     """The network, then transaction B. If B cannot be had, the lease lapses and the carrier is asked."""
     calls = calls or Calls(len(attempts))
     watching = asyncio.create_task(_watch_switches(runtime, calls))
@@ -99,9 +105,21 @@ async def deliver(runtime: Runtime, carrier: Carrier, attempts: Sequence[Attempt
     finally:
         watching.cancel()
     try:
-        await record(runtime, results)
+        return await record(runtime, results)
     except psycopg.Error:
         log.exception("worker.results_not_recorded", message_ids=some_ids(each.message.message_id for each in attempts))
+        return []
+
+
+async def _deliver(
+    runtime: Runtime, carrier: Carrier, trigger: Trigger, attempts: Sequence[Attempt], calls: Calls
+) -> None:
+    """As `deliver`; and what was not called, or met a busy carrier, has a new time, which the trigger should know."""
+    moves = await deliver(runtime, carrier, attempts, calls)
+    again_at = {move.message.message_id: move.due_at for move in moves if move.due_at is not None}
+    if again_at:
+        waiting = [attempt.message for attempt in attempts if attempt.message.message_id in again_at]
+        await trigger.put([(job_of(message), again_at[message.message_id]) for message in waiting])
 
 
 async def _watch_switches(runtime: Runtime, calls: Calls) -> None:
@@ -113,7 +131,7 @@ async def _watch_switches(runtime: Runtime, calls: Calls) -> None:
                 calls.pauses = await read_pauses(conn)
 
 
-async def record(runtime: Runtime, results: Sequence[tuple[Attempt, SendResult]]) -> None:
+async def record(runtime: Runtime, results: Sequence[tuple[Attempt, SendResult]]) -> list[Move]:
     """Transaction B, committed on return."""
 
     async def write(conn: Connection) -> list[Move]:
@@ -122,6 +140,7 @@ async def record(runtime: Runtime, results: Sequence[tuple[Attempt, SendResult]]
     began_ns = tracing.now_ns()
     moves = await _in_transaction(runtime, write)
     _tell_answers(results, moves, began_ns)
+    return moves
 
 
 async def events_until(runtime: Runtime, trigger: Trigger, stop: asyncio.Event) -> None:
@@ -220,11 +239,11 @@ async def tell(runtime: Runtime, client: WebhookClient, leased: Round) -> None:
         log.exception("worker.tries_not_recorded", tries=len(tries))
 
 
-async def _wait_for_due(runtime: Runtime, trigger: Trigger) -> None:
+async def _wait_for_due(runtime: Runtime, trigger: Trigger) -> int | None:
+    """Wait until it is time to look; how many messages may be claimed then, None: whatever is due."""
     async with runtime.db.transaction(ENGINE) as conn:
         next_due_at = await queue.next_due(conn)
-    if next_due_at is None or next_due_at > runtime.clock.now():
-        await trigger.wait(Wake.MESSAGES, next_due_at)
+    return await trigger.wait(Wake.MESSAGES, next_due_at)
 
 
 async def _wait_for_outbox(runtime: Runtime, trigger: Trigger) -> None:

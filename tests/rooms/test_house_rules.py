@@ -25,7 +25,16 @@ RULES = [
     (
         "only the edge opens transactions; rooms take a connection",
         re.compile(r"\.transaction\(|tenant_transaction\("),
-        {"kit/db.py", "tenants/scope.py", "credits/reserver.py", "worker.py", "scheduler.py", "observe/exporter.py"},
+        {
+            "kit/db.py",
+            "tenants/scope.py",
+            "credits/reserver.py",
+            "worker.py",
+            "scheduler.py",
+            "maintenance.py",
+            "timekeeping.py",
+            "observe/exporter.py",
+        },
     ),
     ("nobody commits or rolls back by hand", re.compile(r"\.(commit|rollback)\("), {"kit/schema.py"}),
     (

@@ -7,7 +7,7 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import psycopg
@@ -16,6 +16,7 @@ import structlog
 
 from cartwake.carriers.protocol import Carrier
 from cartwake.jobs import periodic
+from cartwake.jobs.text_job import Timed
 from cartwake.kit.config import Settings
 from cartwake.kit.db import ENGINE, WEB
 from cartwake.kit.logs import LibraryLines, configure_logs, describe_error, redact_phones
@@ -157,6 +158,8 @@ async def test_a_worker_whose_loop_fails_tells_where_and_goes_on(
 
         async def wait(self, *_: object) -> None:
             await asyncio.sleep(0)
+
+        async def put(self, due: Sequence[Timed]) -> None: ...
 
         async def close(self) -> None: ...
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
+from cartwake.jobs.text_job import Timed
 from cartwake.jobs.trigger import Wake
 
 if TYPE_CHECKING:
@@ -110,6 +111,9 @@ class StoryTrigger:
             await asyncio.wait_for(self._heard[wake].wait(), patience_s)
         self._heard[wake].clear()
         await self._process.gate(f"looks for {wake.removeprefix('cartwake_')}")
+
+    async def put(self, due: Sequence[Timed]) -> None:
+        """The times are in the database."""
 
     def hear(self, wake: Wake) -> None:
         """Something was announced."""

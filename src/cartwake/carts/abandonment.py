@@ -28,9 +28,15 @@ async def claim_idle(conn: Connection, now: datetime, limit: int) -> list[Sessio
     return [Session.of(each) for each in found]
 
 
-async def announce_email(conn: Connection, moment: Moment, due: Sequence[tuple[Session, int]]) -> None:
-    """Record `email_due` for newly abandoned sessions; with each its shop's e-mail delay in seconds."""
-    await conn.execute(
+async def announce_email(
+    conn: Connection, moment: Moment, due: Sequence[tuple[Session, int]]
+) -> list[tuple[Session, datetime]]:
+    """Record `email_due` for newly abandoned sessions; with each its shop's e-mail delay in seconds.
+
+    Returns those that had none yet, and when.
+    """
+    found = await rows(
+        conn,
         store.INSERT_EMAIL_DUE,
         {
             "now": moment.now,
@@ -41,6 +47,8 @@ async def announce_email(conn: Connection, moment: Moment, due: Sequence[tuple[S
             "due_ats": [moment.now + timedelta(seconds=delay_s) for _, delay_s in due],
         },
     )
+    new = {each["session_id"]: each["due_at"] for each in found}
+    return [(session, new[session.session_id]) for session, _ in due if session.session_id in new]
 
 
 async def note_refusals(conn: Connection, now: datetime, refusals: Sequence[tuple[Session, Refusal | None]]) -> None:

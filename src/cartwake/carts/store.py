@@ -134,6 +134,7 @@ SELECT organization_id, shop_id, event_id, session_id, 'email_due', due_at, %(no
 FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(events)s::uuid[], %(sessions)s::uuid[],
             %(due_ats)s::timestamptz[]) AS e (organization_id, shop_id, event_id, session_id, due_at)
 ON CONFLICT (organization_id, shop_id, session_id, kind) DO NOTHING
+RETURNING session_id, due_at
 """
 
 # Why each session was refused; NULL for those that were scheduled.

@@ -102,6 +102,14 @@ async def carrier_of(settings: Settings) -> AsyncIterator[Any]:
         await carrier.close()
 
 
+async def say_what_ails_the_queue(settings: Settings) -> None:
+    """At start, on stderr. Nothing of it stops the process: texts go out by the database's times meanwhile."""
+    from cartwake.jobs.queue_check import check_queue
+
+    for finding in await check_queue(settings):
+        typer.echo(f"CARTWAKE_QUEUE, {finding.level}: {finding.problem} {finding.advice}", err=True)
+
+
 def run_with(work: Callable[[Runtime], Awaitable[int]], patience_s: float = 0) -> int:
     settings = settings_and_logs()
 

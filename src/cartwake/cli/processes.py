@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import runpy
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import psycopg
@@ -19,6 +21,7 @@ from cartwake.cli.plumbing import (
     fail,
     ready_database,
     run_until_signal,
+    say_what_ails_the_queue,
     settings_and_logs,
 )
 from cartwake.kit.runtime import Runtime, vault_of
@@ -63,15 +66,16 @@ def serve() -> None:
 @app.command(rich_help_panel=RUN)
 def worker() -> None:
     """Run a worker process: sends what is due, works off what the carrier reports."""
-    from cartwake.jobs.trigger import PostgresTrigger
     from cartwake.observe.carrier import ObservedCarrier
     from cartwake.observe.exporter import exporting
+    from cartwake.timekeeping import open_trigger
     from cartwake.worker import run_worker
 
     async def work(runtime: Runtime, stop: asyncio.Event) -> None:
+        await say_what_ails_the_queue(runtime.settings)
         with tracing(runtime.settings, "worker"):
             async with exporting(runtime, "worker"), carrier_of(runtime.settings) as carrier:
-                trigger = PostgresTrigger(runtime.db, runtime.clock)
+                trigger = open_trigger(runtime, stop)
                 try:
                     await run_worker(runtime, ObservedCarrier(carrier), trigger, stop)
                 finally:
@@ -88,10 +92,16 @@ def scheduler() -> None:
     from cartwake.scheduler import run_scheduler
 
     async def schedule(runtime: Runtime, stop: asyncio.Event) -> None:
+        await say_what_ails_the_queue(runtime.settings)
         gauges = DatabaseGauges(runtime)
         with tracing(runtime.settings, "scheduler"):
             async with exporting(runtime, "scheduler", gauges.read), carrier_of(runtime.settings) as carrier:
-                await run_scheduler(runtime, ObservedCarrier(carrier), stop)
+                if runtime.settings.queue_url is None:
+                    await run_scheduler(runtime, ObservedCarrier(carrier), stop)
+                else:
+                    from cartwake.maintenance import run_queued_scheduler
+
+                    await run_queued_scheduler(runtime, ObservedCarrier(carrier), stop)
 
     run_until_signal(schedule)
 
@@ -108,6 +118,24 @@ def sandbox(context: typer.Context) -> None:
     settings_and_logs()
     sys.argv = ["cartwake sandbox", *context.args]
     run_sandbox()
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+    rich_help_panel=TRY,
+)
+def bench(context: typer.Context) -> None:
+    """Measure on this machine, against a reference in the same run (`cartwake bench`, or `cartwake bench NAME`).
+
+    The measurements come with the source, not with the installed package.
+    """
+    source = Path(__file__).parents[3]
+    if not (source / "benchmarks" / "__main__.py").is_file():
+        fail("The benchmarks come with Cartwake's source: get it, and run `make bench` there.")
+    sys.path.insert(0, str(source))
+    sys.argv = ["cartwake bench", *context.args]
+    runpy.run_module("benchmarks", run_name="__main__")
 
 
 @app.command(rich_help_panel=RUN)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cartwake.doctor import carrier, database, public_address, settings, work
+from cartwake.doctor import carrier, database, public_address, queue, settings, work
 from cartwake.doctor.model import Check
 
 DATABASE, LOGINS, MIGRATIONS = "database", "logins", "migrations"
@@ -21,6 +21,7 @@ CHECKS: tuple[Check, ...] = (
     Check(MIGRATIONS, database.look_at_migrations, (DATABASE,)),
     Check("tenant walls", database.look_at_walls, (MIGRATIONS,)),
     Check("database clock", database.look_at_database_clock, (DATABASE,)),
+    Check("queue", queue.look_at_queue),
     Check(CARRIER, carrier.look_at_carrier),
     Check("carrier clock", carrier.look_at_carrier_clock, (CARRIER,)),
     Check("senders", carrier.look_at_senders, (CARRIER, LOGINS, MIGRATIONS)),

@@ -87,6 +87,11 @@ async def read_tasks(conn: Connection) -> dict[str, TaskRow]:
     return {found["name"]: TaskRow(**found) for found in await rows(conn, READ_TASKS)}
 
 
+async def next_runs(conn: Connection, names: Sequence[str]) -> dict[str, datetime]:
+    """When each task is due next; one that is running, when its lease ends."""
+    return {each["name"]: each["at"] for each in await rows(conn, NEXT_RUNS, {"names": list(names)})}
+
+
 def next_time(cron: str, after: datetime) -> datetime:
     """The first time (UTC) after `after` that a cron expression names."""
     found: datetime = croniter(cron, after.astimezone(UTC)).get_next(datetime)

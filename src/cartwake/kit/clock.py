@@ -10,6 +10,7 @@ a second, so limits on machines are converted with `Clock.machine`.
 from __future__ import annotations
 
 import asyncio
+import math
 import mmap
 import os
 import struct
@@ -136,6 +137,16 @@ class VirtualClock:
 
     def _read(self) -> tuple[float, float, float]:
         return self._LAYOUT.unpack(self._map[:])
+
+
+def machine_ms() -> int:
+    """The machine's own clock, in Unix milliseconds: for software that knows no other."""
+    return time.time_ns() // 1_000_000
+
+
+def on_machine_ms(clock: Clock, when: datetime) -> int:
+    """Where the machine's clock stands once `clock` has come to `when`, if it keeps its speed; rounded up."""
+    return math.ceil(time.time() * 1000 + (when - clock.now()) / clock.machine(0.001))
 
 
 def open_clock(setting: str) -> Clock:

@@ -22,6 +22,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, Validat
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cartwake.kit.clock import open_clock
+from cartwake.kit.queues import QUEUE_CONCURRENCY, QueueConcurrency, QueueRate, QueueSetting
 from cartwake.kit.rates import Rate
 
 PREFIX, FILE_SUFFIX = "CARTWAKE_", "_FILE"
@@ -35,7 +36,6 @@ DEVELOPMENT_TOKEN = "development-auth-token"  # noqa: S105
 MAY_BE_EMPTY = frozenset({"refund_on"})
 
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
-
 
 # `600/100`: so many a minute, so many at once. None is no limit.
 RateSetting = Annotated[Rate | None, NoDecode, BeforeValidator(lambda v: Rate.parse(v) if isinstance(v, str) else v)]
@@ -76,6 +76,31 @@ class Settings(BaseSettings):
     )
     database_prepare: bool = Field(
         True, description="Whether statements are prepared. Switch it off behind a pooler that cannot carry them."
+    )
+    queue: QueueSetting = Field(
+        "postgres",
+        description="What keeps the times: `postgres`, or BullMQ on a Redis or Valkey, as redis://user:password@host"
+        ":6379/0 or rediss:// for TLS. BullMQ needs the extra cartwake[bullmq]; see docs/bullmq.md.",
+    )
+    queue_prefix: str = Field(
+        "bull",
+        pattern=r"^[\w{}.:-]{1,100}$",
+        description="What BullMQ's keys begin with. Deployments that share a Redis need different ones.",
+    )
+    queue_concurrency: QueueConcurrency = Field(
+        QUEUE_CONCURRENCY,
+        description="Jobs that one process takes at a time, as texts=500,maintenance=1; of email, that all of your "
+        "senders together run at a time.",
+    )
+    queue_rate: QueueRate = Field(
+        {},
+        description="Jobs per second over all processes, as texts=50,maintenance=10; a queue not named has no limit. "
+        "With a limit on texts, no more messages are claimed than jobs fire.",
+    )
+    queue_email: bool = Field(
+        False,
+        description="With BullMQ: put each abandoned cart's e-mail step into the queue cartwake-email, for a sender of "
+        "your own. See docs/bullmq.md.",
     )
     clock: str = Field("system", description="`system`, or `virtual:<clock file>` for demonstrations and tests.")
     public_url: str = Field(
@@ -243,6 +268,11 @@ class Settings(BaseSettings):
         if "_" in (urlsplit(value).hostname or ""):
             raise ValueError("its host name must not contain an underscore: the carrier refuses such callbacks")
         return value
+
+    @property
+    def queue_url(self) -> str | None:
+        """Address of the Redis that BullMQ is on; None where PostgreSQL keeps the times itself."""
+        return self.queue.get_secret_value() if isinstance(self.queue, SecretStr) else None
 
     def model_post_init(self, _context: Any, /) -> None:
         if self.metrics_port and self.metrics_token is None and self.metrics_host not in LOOPBACK_HOSTS:

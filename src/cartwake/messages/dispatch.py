@@ -71,9 +71,11 @@ class Claimed:
     more: bool  # whether shops had something due, so that the next claim should not wait
 
 
-async def claim_batch(conn: Connection, moment: Moment, clock: Clock, settings: Settings) -> Claimed:
+async def claim_batch(
+    conn: Connection, moment: Moment, clock: Clock, settings: Settings, at_most: int | None = None
+) -> Claimed:
     """Transaction A. The caller commits it before it calls `send_batch`."""
-    turns, messages = await queue.claim(conn, moment.now, settings.dispatch_batch)
+    turns, messages = await queue.claim(conn, moment.now, settings.dispatch_batch, at_most)
     if not turns:
         return Claimed(moment.now, [], [], more=False)
     began_at = moment.now

@@ -61,6 +61,7 @@ def sources(target: MessageState) -> list[str]:
 
 
 CART_RECOVERY = "cart_recovery"
+FIRST_STEP = 1
 
 
 class Gate(enum.StrEnum):

@@ -106,17 +106,20 @@ async def advance(conn: Connection, due: Sequence[tuple[ShopScope, datetime]]) -
     await conn.execute(ADVANCE, params)
 
 
-async def claim(conn: Connection, now: datetime, limit: int) -> tuple[list[Turn], list[DueMessage]]:
-    """About `limit` due messages, in fair shares of the shops whose turn it is.
+async def claim(
+    conn: Connection, now: datetime, about: int, at_most: int | None = None
+) -> tuple[list[Turn], list[DueMessage]]:
+    """About so many due messages, in fair shares of the shops whose turn it is, and never more than `at_most`.
 
     Locks those shops' queue rows until commit; `end_turns` must follow in the same transaction. Shops that
     another worker holds are passed over.
     """
+    limit = about if at_most is None else min(about, at_most)
     found = await rows(conn, TAKE_TURNS, {"now": now, "cycle": cycle_of(now), "limit": limit})
     turns = [Turn(ShopScope(each["organization_id"], each["shop_id"]), each["allowance"]) for each in found]
     if not turns:
         return [], []
-    share = -(-limit // len(turns))
+    share = -(-limit // len(turns)) if limit == about else limit // len(turns)
     shares = [min(turn.allowance, share) for turn in turns]
     params = _shops([turn.shop for turn in turns]) | {"shares": shares, "now": now}
     return turns, [DueMessage.of(each) for each in await rows(conn, TAKE_DUE, params)]

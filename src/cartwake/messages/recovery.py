@@ -31,7 +31,7 @@ from cartwake.kit.phones import country_of, hash_phone
 from cartwake.messages import store
 from cartwake.messages.facts import load_shops
 from cartwake.messages.inbox import INBOUND, store_events
-from cartwake.messages.model import CART_RECOVERY, Gate, MessageState, Outcome, Verdict, sources
+from cartwake.messages.model import CART_RECOVERY, FIRST_STEP, Gate, MessageState, Outcome, Verdict, sources
 from cartwake.messages.segments import measure
 from cartwake.messages.trace import Traced, keep
 from cartwake.numbers.senders import find_owners
@@ -124,6 +124,7 @@ async def _adopt(conn: Connection, moment: Moment, texts: Sequence[ListedText]) 
     new = {
         "now": moment.now,
         "kind": CART_RECOVERY,
+        "step": FIRST_STEP,
         "organizations": [cart["organization_id"] for cart in carts],
         "shops": [cart["shop_id"] for cart in carts],
         "sessions": [cart["session_id"] for cart in carts],

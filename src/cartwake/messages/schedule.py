@@ -20,11 +20,12 @@ from cartwake.consent.model import NEVER_ASKED, ConsentState
 from cartwake.credits.balance import read_available
 from cartwake.credits.model import plan_allows_sms
 from cartwake.credits.pricing import price
+from cartwake.jobs.text_job import TextJob, Timed
 from cartwake.kit.db import Connection, rows
 from cartwake.kit.moment import Moment
 from cartwake.messages import queue, store
 from cartwake.messages.facts import ShopFacts, load_shops
-from cartwake.messages.model import CART_RECOVERY, Gate, Outcome, Verdict
+from cartwake.messages.model import CART_RECOVERY, FIRST_STEP, Gate, Outcome, Verdict
 from cartwake.messages.trace import Traced, keep
 from cartwake.tenants.model import ShopScope
 
@@ -38,6 +39,8 @@ class Scanned:
     next_due_at: datetime | None  # of what was scheduled now
     verdicts: list[Verdict]
     messages: list[tuple[UUID, str | None]]  # that were scheduled, each with its trace
+    due: Sequence[Timed] = ()  # all that was scheduled
+    emails: Sequence[Timed] = ()  # the e-mail step of the same carts, and of those refused a text
 
 
 async def scan(conn: Connection, moment: Moment, limit: int) -> Scanned:
@@ -65,7 +68,7 @@ async def scan(conn: Connection, moment: Moment, limit: int) -> Scanned:
         )
         for s in sessions
     ]
-    await announce_email(conn, moment, [(s, shops[_shop(s)].config.email_delay_s) for s in sessions])
+    emails = await announce_email(conn, moment, [(s, shops[_shop(s)].config.email_delay_s) for s in sessions])
     await note_refusals(conn, moment.now, judged)
     due = [(s, _due_at(s, shops[_shop(s)])) for s, refusal in judged if refusal is None]
     scheduled = await _insert(conn, moment, due)
@@ -78,6 +81,8 @@ async def scan(conn: Connection, moment: Moment, limit: int) -> Scanned:
         min((due_at for _, due_at in new), default=None),
         [each.verdict for each in traced],
         [(scheduled[session.session_id], session.traceparent) for session, _ in new],
+        [(_job(session), due_at) for session, due_at in new],
+        [(_job(session), due_at) for session, due_at in emails],
     )
 
 
@@ -103,6 +108,7 @@ async def _insert(conn: Connection, moment: Moment, due: Sequence[tuple[Session,
     params: dict[str, Any] = {
         "now": moment.now,
         "kind": CART_RECOVERY,
+        "step": FIRST_STEP,
         "organizations": [session.organization_id for session, _ in due],
         "shops": [session.shop_id for session, _ in due],
         "messages": [moment.new_id() for _ in due],
@@ -124,6 +130,10 @@ def _traced(session: Session, refusal: Refusal | None, scheduled: dict[UUID, UUI
     else:
         verdict = Verdict(Outcome.SCHEDULE, Gate.SCHEDULE, "scheduled" if message_id else "scheduled_before")
     return Traced(session.organization_id, session.shop_id, session.session_id, message_id, verdict)
+
+
+def _job(session: Session) -> TextJob:
+    return TextJob(session.organization_id, session.shop_id, session.session_id, FIRST_STEP)
 
 
 def _shop(session: Session) -> ShopScope:

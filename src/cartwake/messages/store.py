@@ -7,7 +7,7 @@ from __future__ import annotations
 INSERT_MESSAGES = """
 INSERT INTO sms_messages (organization_id, shop_id, message_id, session_id, kind, step, state, due_at,
                           traceparent, created_at, updated_at)
-SELECT organization_id, shop_id, message_id, session_id, %(kind)s, 1, 'scheduled', due_at, traceparent,
+SELECT organization_id, shop_id, message_id, session_id, %(kind)s, %(step)s, 'scheduled', due_at, traceparent,
        %(now)s, %(now)s
 FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(messages)s::uuid[], %(sessions)s::uuid[],
             %(due_ats)s::timestamptz[], %(traceparents)s::text[])
@@ -195,6 +195,38 @@ FROM unnest(%(events)s::uuid[], %(outcomes)s::text[]) AS o (event_id, outcome) W
 SET_ASIDE = """
 UPDATE carrier_events SET processed_at = %(now)s, outcome = 'unreadable'
 WHERE event_id = %(event_id)s AND processed_at IS NULL
+"""
+
+# For a queue outside: a page of shops that have something to claim before a time, none of them paused.
+READ_SHOPS_DUE = """
+SELECT q.organization_id, q.shop_id, q.next_due_at, c.cycle_cap
+FROM sms_shop_queues q JOIN shop_sms_configs c USING (organization_id, shop_id)
+WHERE q.next_due_at < %(before)s AND c.paused_at IS NULL AND NOT EXISTS (SELECT FROM deployment_switches)
+  AND (q.organization_id, q.shop_id) > (%(after_organization)s, %(after_shop)s)
+ORDER BY q.organization_id, q.shop_id LIMIT %(limit)s
+"""
+# Their messages, the earliest first, at most those of three cycles.
+READ_DUE_OF_SHOPS = """
+SELECT m.organization_id, m.shop_id, m.session_id, m.step, GREATEST(m.due_at, s.next_due_at) AS at
+FROM unnest(%(organization_id)s::uuid[], %(shop_id)s::uuid[], %(next_due_at)s::timestamptz[], %(cycle_cap)s::int[])
+  AS s (organization_id, shop_id, next_due_at, cycle_cap)
+CROSS JOIN LATERAL (
+  SELECT * FROM sms_messages m
+  WHERE m.organization_id = s.organization_id AND m.shop_id = s.shop_id
+    AND m.state IN ('scheduled', 'held') AND m.due_at < %(before)s
+  ORDER BY m.due_at LIMIT 3 * s.cycle_cap
+) AS m
+"""
+# For a queue outside: where the messages stand whose jobs have fired, and when their shops are next of interest.
+READ_FATES = """
+SELECT m.organization_id, m.shop_id, m.session_id, m.step, m.state, m.due_at, q.next_due_at,
+       c.paused_at IS NOT NULL OR EXISTS (SELECT FROM deployment_switches) AS paused
+FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(sessions)s::uuid[], %(steps)s::int[])
+  AS k (organization_id, shop_id, session_id, step)
+JOIN sms_messages m ON m.kind = %(kind)s
+  AND (m.organization_id, m.shop_id, m.session_id, m.step) = (k.organization_id, k.shop_id, k.session_id, k.step)
+JOIN sms_shop_queues q ON (q.organization_id, q.shop_id) = (m.organization_id, m.shop_id)
+JOIN shop_sms_configs c ON (c.organization_id, c.shop_id) = (m.organization_id, m.shop_id)
 """
 
 # For people: messages newest first, a page at a time.
