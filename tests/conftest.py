@@ -42,6 +42,10 @@ def server_url(shared_folder: Path) -> Iterator[str]:
         yield url
         return
     with embedded_postgres(shared_folder / "postgres", durable=False) as server:
+        with psycopg.connect(server.url, autocommit=True) as conn:
+            # Logging in costs 3 ms less with the roles' passwords hashed once, and tests log in thousands of times.
+            conn.execute("ALTER SYSTEM SET scram_iterations = 1")
+            conn.execute("SELECT pg_reload_conf()")
         yield server.url
 
 

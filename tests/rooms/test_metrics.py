@@ -237,6 +237,16 @@ def test_up_gives_each_process_a_port_of_its_own() -> None:
 # --- what is read from the database -----------------------------------------------------------------
 
 
+async def test_replies_that_a_shop_has_not_taken_are_shown(deployment: Deployment) -> None:
+    shop = await deployment.shop("Lino Namai")
+    await shop.call("PUT", "/v1/reply-webhook", {"url": f"http://127.0.0.1:{free_port()}/replies"})
+    await leave_cart(shop)
+    await deployment.outlast_a_cart()
+    assert value(await gauges(deployment.runtime), "outbox_waiting") == 0
+    await deployment.reply(RUTA, "Is it still in stock?")
+    assert value(await gauges(deployment.runtime), "outbox_waiting") == 1
+
+
 async def test_the_scheduler_shows_what_waits_and_what_is_wrong(deployment: Deployment, fresh_url: str) -> None:
     runtime, clock = deployment.runtime, deployment.clock
     poor = await deployment.shop("Lino Namai", credits=21, low_credits_at=119)  # and PRO's 100 a month

@@ -40,6 +40,9 @@ FROM (VALUES ('status'), ('inbound')) AS k (kind)
 LEFT JOIN carrier_events e ON e.kind = k.kind AND e.processed_at IS NULL
 GROUP BY k.kind
 """
+COUNT_OUTBOX = """
+SELECT count(*) AS events FROM outbox_events WHERE state = 'waiting'
+"""
 COUNT_RESERVATIONS = """
 SELECT count(*) AS open, count(*) FILTER (WHERE reserved_at <= %(stale)s) AS stale
 FROM sms_credit_reservations WHERE state = 'reserved'
@@ -84,6 +87,11 @@ async def _inbox(conn: Connection, now: datetime) -> list[Sample]:
     return [*waiting, (metrics.INBOX_BEHIND, (), _age_s(now, oldest_at))]
 
 
+async def _outbox(conn: Connection, _now: datetime) -> list[Sample]:
+    found = await row(conn, COUNT_OUTBOX) or {}
+    return [(metrics.OUTBOX_WAITING, (), found["events"])]
+
+
 async def _credits(conn: Connection, now: datetime) -> list[Sample]:
     reservations = await row(conn, COUNT_RESERVATIONS, {"stale": now - STALE_AFTER}) or {}
     low = await row(conn, COUNT_LOW) or {}
@@ -124,6 +132,7 @@ GROUPS: dict[str, Read] = {
     "in_flight": _in_flight,
     "scan": _scan,
     "inbox": _inbox,
+    "outbox": _outbox,
     "credits": _credits,
     "switches": _switches,
     "tasks": _tasks,
