@@ -36,6 +36,13 @@ SECRET = "a secret that is long enough to be one 1234567"
         ("twilio_account_sid", "AC 1", "must be an account SID"),
         ("twilio_timeout_s", "0", "greater than 0"),
         ("refund_on", "undelivered,lost", "'undelivered' or 'failed'"),
+        ("queue", "rabbit://:hunter2@h", "must be postgres, or an address like redis://"),
+        ("queue", "redis://:hunter2@h:port/0", "must be postgres, or an address like redis://"),
+        ("queue", "", "is empty"),
+        ("queue_prefix", "a b", "should match pattern"),
+        ("queue_rate", "texts=0", "greater than or equal to 1"),
+        ("queue_rate", "texts", "valid integer"),
+        ("queue_concurrency", "faxes=1", "'texts', 'email' or 'maintenance'"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_reason_and_not_shown(
