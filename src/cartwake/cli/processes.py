@@ -8,6 +8,7 @@ import sys
 from typing import Annotated
 
 import psycopg
+import structlog
 import typer
 
 from cartwake.cli.plumbing import (
@@ -25,6 +26,7 @@ from cartwake.kit.runtime import Runtime, vault_of
 from cartwake.kit.tracing import tracing
 
 app = typer.Typer()
+log = structlog.get_logger()
 
 
 @app.command(rich_help_panel=TRY)
@@ -71,6 +73,7 @@ def worker() -> None:
     async def work(runtime: Runtime, stop: asyncio.Event) -> None:
         with tracing(runtime.settings, "worker"):
             async with exporting(runtime, "worker"), carrier_of(runtime.settings) as carrier:
+                log.info("process.started", process="worker")
                 trigger = PostgresTrigger(runtime.db, runtime.clock)
                 try:
                     await run_worker(runtime, ObservedCarrier(carrier), trigger, stop)
@@ -91,6 +94,7 @@ def scheduler() -> None:
         gauges = DatabaseGauges(runtime)
         with tracing(runtime.settings, "scheduler"):
             async with exporting(runtime, "scheduler", gauges.read), carrier_of(runtime.settings) as carrier:
+                log.info("process.started", process="scheduler")
                 await run_scheduler(runtime, ObservedCarrier(carrier), stop)
 
     run_until_signal(schedule)
