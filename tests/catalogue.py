@@ -7,6 +7,7 @@ PLATFORM_TABLES = {
     "alembic_version",
     "carrier_events",
     "deployment_home",
+    "deployment_keys",
     "deployment_switches",
     "invariant_checks",
     "operator_idempotent_answers",

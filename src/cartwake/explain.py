@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from cartwake.carts.model import Session
 from cartwake.carts.sessions import read_session
+from cartwake.consent.events import last_events
+from cartwake.consent.model import ConsentEvent
 from cartwake.kit.crypto import Vault
 from cartwake.kit.db import Connection
 from cartwake.messages.model import Decision
@@ -14,14 +16,31 @@ from cartwake.tenants.model import ShopScope
 from cartwake.tenants.organizations import read_sms_config
 from cartwake.tenants.switches import deployment_paused_since
 
+CONSENT_EVENTS_SHOWN = 20
+# What mends a reason, where somebody can mend it.
+ADVICE = {
+    "no_consent": "Nothing to mend unless the box was ticked: then send `consent` with the phone.",
+    "no_phone": "Send the shopper's phone with the checkout; `phone_problem` there says why one was left out.",
+    "no_checkout_url": "Send `checkout_url`: without it there is nothing to come back to.",
+    "sms_disabled": "Switch the shop's texts on: PUT /v1/sms-config.",
+    "plan": "The organization's plan has no texts; another one has.",
+    "insufficient_credits": "Add credits: `cartwake credits adjust`. Carts that are not too old are asked about again.",
+    "no_lawful_sender": "Give the shop a sender that may text this phone's country: `cartwake number add`.",
+    "suppressed": "The owner of the phone said no; only their START takes that back.",
+}
+
 
 @dataclass(frozen=True)
 class Explanation:
-    """Everything that was decided about one cart, oldest first, with its message if it has one."""
+    """Everything that was decided about one cart, and what became of its phone's consent at the shop; oldest first.
+
+    With its message if it has one.
+    """
 
     session: Session
     message: MessageView | None
     decisions: list[Decision]
+    consents: list[ConsentEvent]  # the last `CONSENT_EVENTS_SHOWN`
     paused: bool  # a kill switch is thrown: what waits keeps waiting
 
     @property
@@ -39,12 +58,24 @@ class Explanation:
         reason = f" ({self.message.reason})" if self.message.reason else ""
         return f"The text is {self.message.state}{reason}."
 
+    @property
+    def advice(self) -> str | None:
+        """What somebody can do about it; None when nobody needs to, or can."""
+        if self.paused and self.message is not None and self.message.state in ("scheduled", "held"):
+            return "`cartwake resume` lets a paused deployment go on; a shop has a kill switch of its own."
+        reason = self.message.reason if self.message else self.session.refusal
+        return ADVICE.get(reason or "")
+
 
 async def explain_session(conn: Connection, vault: Vault, scope: ShopScope, external_id: str) -> Explanation:
     """The whole trace of a cart by the storefront's id. Raises `NotKnown`."""
     session = await read_session(conn, scope, external_id)
     message = await message_of_session(conn, vault, scope, session.session_id)
     decisions = await read_decisions(conn, scope, session.session_id)
+    consents = []
+    if session.phone_hash is not None:
+        phone = (scope.organization_id, scope.shop_id, session.phone_hash)
+        consents = await last_events(conn, phone, CONSENT_EVENTS_SHOWN)
     _, shop_paused_at = await read_sms_config(conn, scope)
     paused_at = shop_paused_at or await deployment_paused_since(conn)
-    return Explanation(session, message, decisions, paused_at is not None)
+    return Explanation(session, message, decisions, consents, paused_at is not None)

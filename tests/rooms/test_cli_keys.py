@@ -57,7 +57,14 @@ def test_keys_are_made_listed_replaced_and_ended(shell: Shell) -> None:
     (line,) = [line for line in listed.splitlines() if old in line]
     assert f"shop {shop}" in line and "expires " in line and "revoked" not in line
     assert "cw_" not in listed
+    assert "A merchant's comes with its organization" in shell.run("key", "rotate", old, status=1)
     shell.run("key", "revoke", old)
+    shell.run("key", "revoke", old, organization)
+    another = word(shell.run("org", "create", "Pretlow"), "organization_id")
+    assert "There is no such key. One of the operator's own takes --operator." in shell.run(
+        "key", "revoke", old, another, status=1
+    )
+    assert "not both" in shell.run("key", "revoke", old, organization, "--operator", status=2)
     (line,) = [line for line in shell.run("key", "list", organization).splitlines() if old in line]
     assert "revoked " in line
 

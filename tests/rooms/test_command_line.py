@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from cartwake.kit.config import DEVELOPMENT_SECRET
 from cartwake.kit.embedded import has_cluster
 from cartwake.kit.listen import open_port
 from cartwake.trial import write_environment
@@ -171,7 +172,7 @@ def test_migrate_makes_it_and_then_there_is_one(cartwake: Cartwake, tmp_path: Pa
     assert cartwake("audit", data_dir=str(home)).out.endswith(" 0 broken.\n")
     (home / "trial.env").write_text("")
     changed = cartwake("audit", data_dir=str(home), secret_keys="x" * 32)
-    assert "the secret keys have changed since. Run: cartwake migrate" in changed.err
+    assert "CARTWAKE_SECRET_KEYS is not what this database was set up with" in changed.err
     assert f"source {home / 'trial.env'}" in changed.err
 
 
@@ -196,6 +197,38 @@ def test_a_database_that_is_away_or_not_ours_is_one_clear_line(
     finally:
         with psycopg.connect(server_url, autocommit=True) as conn:
             conn.execute(psycopg.sql.SQL("DROP ROLE {}").format(psycopg.sql.Identifier(weak)))
+
+
+def test_migrating_with_other_secret_keys_is_refused_and_changes_nothing(there: Cartwake, settled_url: str) -> None:
+    refused = there("migrate", secret_keys="x" * 32)
+    assert refused.status == 1
+    assert refused.err.startswith("This database was set up with other secret keys")
+    assert "Nothing was changed." in refused.err and "new ones go in front" in refused.err
+    assert there("audit").status == 0, "the logins have their passwords still"
+    assert there("migrate", secret_keys=f"{'x' * 32},{DEVELOPMENT_SECRET}").status == 0, "a new one in front is fine"
+    assert there("audit").status == 0
+
+
+def test_a_login_that_is_refused_is_not_told_to_migrate_first(there: Cartwake) -> None:
+    said = there("audit", secret_keys="x" * 32)
+    assert said.status == 1 and said.err.startswith("The database cannot be used: ")
+    assert "Either CARTWAKE_SECRET_KEYS is not what this database was set up with" in said.err
+
+
+@pytest.mark.parametrize(
+    ("change", "advice"),
+    [
+        ({"password": "wrong"}, "Correct the user or the password in CARTWAKE_DATABASE_URL"),
+        ({"password": ""}, "Migrating needs the owner's login"),
+        ({"dbname": "nobody_s"}, "Make it (createdb --owner=LOGIN NAME)"),
+    ],
+)
+def test_migrate_says_what_mends_the_address(
+    there: Cartwake, settled_url: str, change: dict[str, str], advice: str
+) -> None:
+    said = there("migrate", database_url=psycopg.conninfo.make_conninfo(settled_url, **change))
+    assert said.status == 1 and said.err.startswith("The database cannot be used: ")
+    assert advice in said.err.splitlines()[-1]
 
 
 def test_a_taken_port_is_named_with_its_setting(

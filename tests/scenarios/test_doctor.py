@@ -381,6 +381,17 @@ async def test_an_address_without_the_owner_s_password_is_fine_and_a_wrong_one_i
     assert "mistyped" not in str(found)
 
 
+async def test_other_secret_keys_are_not_a_database_that_is_away(doctor: Doctor) -> None:
+    without = psycopg.conninfo.make_conninfo(doctor.deployment.database_url, user="nobody", password=None)
+    without = without.replace("password=''", "")
+    verdict, said, mend = (await doctor.examine(database_url=without, secret_keys="x" * 32))["database"]
+    assert verdict == "fail" and said.startswith("the database lets nobody of ours in: password authentication failed")
+    assert "CARTWAKE_SECRET_KEYS is not what this database was set up with" in mend
+    # The owner gets in all the same, so there the logins say it.
+    found = await doctor.examine(secret_keys="x" * 32)
+    assert found["database"][0] == "ok" and "CARTWAKE_SECRET_KEYS" in found["logins"][2]
+
+
 async def test_a_database_of_the_wrong_kind_is_noticed(doctor: Doctor, server_url: str) -> None:
     name = f"{psycopg.conninfo.conninfo_to_dict(doctor.deployment.database_url)['dbname']}_latin"
     with psycopg.connect(server_url, autocommit=True) as conn:

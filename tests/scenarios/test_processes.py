@@ -8,7 +8,7 @@ from collections import Counter
 import psycopg
 import pytest
 
-from processes import Machine
+from processes import Child, Machine
 from world import cart
 
 pytestmark = pytest.mark.slow
@@ -80,3 +80,14 @@ async def test_a_scheduler_that_is_told_to_stop_finishes_the_task_that_it_runs(m
     )
     assert [each["credits"] for each in refills] == [100]
     assert await machine.rows("SELECT name FROM periodic_tasks WHERE leased_until IS NOT NULL") == []
+
+
+async def test_each_process_says_once_that_it_works(machine: Machine) -> None:
+    web, worker, scheduler = [await machine.start(name) for name in ("serve", "worker", "scheduler")]
+    for child, name in ((web, "web"), (worker, "worker"), (scheduler, "scheduler")):
+
+        async def has_said(child: Child = child, name: str = name) -> bool:
+            return any("process.started" in line and name in line for line in child.said().splitlines())
+
+        await machine.until(has_said)
+        assert child.said().count("process.started") == 1

@@ -9,6 +9,7 @@ from cartwake.cli import looking, operator, processes, recovery
 from cartwake.cli.plumbing import MERCHANTS, fail
 from cartwake.kit.config import ConfigError
 from cartwake.kit.errors import CartwakeError
+from cartwake.kit.schema import NotReadyError
 
 app = typer.Typer(
     name="cartwake",
@@ -38,5 +39,7 @@ def main() -> None:
         fail(f"The configuration is wrong:\n{error}", 2)
     except CartwakeError as error:
         fail(error.detail)
+    except NotReadyError as error:
+        fail(str(error))
     except psycopg.OperationalError as error:
         fail(f"The database went away: {str(error).strip()}")

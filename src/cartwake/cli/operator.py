@@ -10,6 +10,7 @@ import typer
 
 from cartwake.cli.plumbing import as_operator, fail, require_shop
 from cartwake.kit.db import Connection
+from cartwake.kit.errors import NotKnown
 from cartwake.kit.runtime import Runtime
 
 org_app = typer.Typer(help="Organizations.", no_args_is_help=True)
@@ -152,7 +153,11 @@ def rotate(
 
     async def act(runtime: Runtime, conn: Connection) -> None:
         moment = runtime.moment()
-        made = await rotate_key(conn, moment, key_id, timedelta(hours=overlap_h), organization_id)
+        try:
+            made = await rotate_key(conn, moment, key_id, timedelta(hours=overlap_h), organization_id)
+        except NotKnown as error:
+            hint = "" if organization_id else " A merchant's comes with its organization: KEY_ID ORGANIZATION_ID."
+            raise NotKnown(error.detail + hint) from None
         typer.echo(f"key_id {made.key.key_id}\n{made.key.kind} {made.secret}")
 
     as_operator(act)
@@ -161,13 +166,23 @@ def rotate(
 @key_app.command("revoke")
 def revoke(
     key_id: Uuid,
+    organization_id: Annotated[UUID | None, typer.Argument(help="Whose; any organization's unless given.")] = None,
     operator: Annotated[bool, typer.Option("--operator", help="It is one of the operator's own.")] = False,
 ) -> None:
     """Revoke a key; it opens nothing from the next request on."""
     from cartwake.tenants.keys import revoke_key, revoke_operator_key
 
+    if operator and organization_id is not None:
+        fail("A key is the operator's own or an organization's, not both.", 2)
+
     async def act(runtime: Runtime, conn: Connection) -> None:
-        await (revoke_operator_key if operator else revoke_key)(conn, runtime.clock.now(), key_id)
+        if operator:
+            await revoke_operator_key(conn, runtime.clock.now(), key_id)
+            return
+        try:
+            await revoke_key(conn, runtime.clock.now(), key_id, organization_id)
+        except NotKnown as error:
+            raise NotKnown(f"{error.detail} One of the operator's own takes --operator.") from None
 
     as_operator(act)
 

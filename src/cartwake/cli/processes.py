@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import psycopg
+import structlog
 import typer
 
 from cartwake.cli.plumbing import (
@@ -28,6 +29,7 @@ from cartwake.kit.runtime import Runtime, vault_of
 from cartwake.kit.tracing import tracing
 
 app = typer.Typer()
+log = structlog.get_logger()
 
 
 @app.command(rich_help_panel=TRY)
@@ -75,6 +77,7 @@ def worker() -> None:
         await say_what_ails_the_queue(runtime.settings)
         with tracing(runtime.settings, "worker"):
             async with exporting(runtime, "worker"), carrier_of(runtime.settings) as carrier:
+                log.info("process.started", process="worker")
                 trigger = open_trigger(runtime, stop)
                 try:
                     await run_worker(runtime, ObservedCarrier(carrier), trigger, stop)
@@ -96,6 +99,7 @@ def scheduler() -> None:
         gauges = DatabaseGauges(runtime)
         with tracing(runtime.settings, "scheduler"):
             async with exporting(runtime, "scheduler", gauges.read), carrier_of(runtime.settings) as carrier:
+                log.info("process.started", process="scheduler")
                 if runtime.settings.queue_url is None:
                     await run_scheduler(runtime, ObservedCarrier(carrier), stop)
                 else:
@@ -143,17 +147,15 @@ def migrate() -> None:
     """Bring the database to this version's schema, and set the passwords of its logins."""
     from sqlalchemy.exc import DBAPIError
 
-    from cartwake.kit.schema import NotReadyError, expected_revision
+    from cartwake.kit.schema import expected_revision
     from cartwake.kit.schema import migrate as run_migrations
 
     settings = settings_and_logs()
     with database(settings, create=True) as url:
         try:
             run_migrations(url, vault_of(settings))
-        except NotReadyError as error:
-            fail(str(error))
         except psycopg.OperationalError as error:
-            fail(f"The database cannot be used: {str(error).strip()}")
+            fail(f"The database cannot be used: {str(error).strip()}\n{_owner_advice(str(error))}")
         except (psycopg.errors.InsufficientPrivilege, DBAPIError) as error:
             said = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()[0]
             fail(
@@ -161,3 +163,14 @@ def migrate() -> None:
                 "It must own the database and be allowed to create roles (ALTER ROLE … CREATEROLE)."
             )
         typer.echo(f"The database is at revision {expected_revision()}.")
+
+
+def _owner_advice(said: str) -> str:
+    """What to do when the owner's address does not lead to a database."""
+    if "no password supplied" in said:
+        return "Migrating needs the owner's login: its user and password in CARTWAKE_DATABASE_URL (or _FILE)."
+    if "authentication failed" in said:
+        return "Correct the user or the password in CARTWAKE_DATABASE_URL (or _FILE)."
+    if "does not exist" in said:
+        return "Make it (createdb --owner=LOGIN NAME), or correct the name in CARTWAKE_DATABASE_URL (or _FILE)."
+    return "Start it, or correct CARTWAKE_DATABASE_URL (or _FILE)."

@@ -14,7 +14,16 @@ from datetime import datetime
 from typing import Any
 
 from cartwake.consent import store
-from cartwake.consent.model import NEVER_ASKED, Action, Channel, ConsentChange, ConsentState, Evidence, Suppression
+from cartwake.consent.model import (
+    NEVER_ASKED,
+    Action,
+    Channel,
+    ConsentChange,
+    ConsentEvent,
+    ConsentState,
+    Evidence,
+    Suppression,
+)
 from cartwake.kit.db import Connection
 from cartwake.kit.moment import Moment
 
@@ -63,6 +72,11 @@ async def lift(
 async def read_consent(conn: Connection, key: store.StateKey) -> ConsentState:
     """What holds now for one phone at one shop."""
     return await store.read_state(conn, key) or NEVER_ASKED
+
+
+async def last_events(conn: Connection, key: store.StateKey, limit: int) -> list[ConsentEvent]:
+    """The last `limit` things that happened to one phone's consent at one shop, oldest first."""
+    return (await store.read_events(conn, key, limit))[::-1]
 
 
 async def read_consents_for_claim(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from datetime import datetime
 from uuid import UUID
 
 
@@ -57,6 +58,15 @@ class ConsentChange:
     shop_id: UUID
     phone_hash: bytes
     evidence: Evidence = field(default_factory=Evidence)
+
+
+@dataclass(frozen=True)
+class ConsentEvent:
+    """What happened to a phone's consent at a shop, without its evidence."""
+
+    at: datetime
+    action: str
+    channel: str
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from cartwake.consent.model import Action, Channel, ConsentChange, ConsentState
+from cartwake.consent.model import Action, Channel, ConsentChange, ConsentEvent, ConsentState
 from cartwake.kit.db import Connection, row, rows
 
 # Rows are taken in one order everywhere, so that two batches cannot wait for each other. Each of these answers the
@@ -116,11 +116,12 @@ WHERE organization_id = %s AND shop_id = %s AND phone_hash = %s
 READ_SUPPRESSED_EVERYWHERE = """
 SELECT phone_hash FROM suppressed_phones WHERE phone_hash = ANY(%s)
 """
+# What a phone said to a shop, newest first.
 READ_EVENTS = """
-SELECT e.event_id, e.action, e.channel, e.at, e.commitment, v.salt, v.evidence_sealed
-FROM consent_events e LEFT JOIN consent_evidence v USING (organization_id, shop_id, event_id)
-WHERE e.organization_id = %s AND e.shop_id = %s AND v.phone_hash = %s
-ORDER BY e.at, e.event_id
+SELECT e.at, e.action, e.channel
+FROM consent_evidence v JOIN consent_events e USING (organization_id, shop_id, event_id)
+WHERE v.organization_id = %s AND v.shop_id = %s AND v.phone_hash = %s
+ORDER BY e.at DESC LIMIT %s
 """
 
 StateKey = tuple[UUID, UUID, bytes]
@@ -174,6 +175,10 @@ async def read_states_locked(conn: Connection, keys: Sequence[StateKey]) -> dict
 async def read_state(conn: Connection, key: StateKey) -> ConsentState | None:
     found = await row(conn, READ_STATE, key)
     return _state(found) if found else None
+
+
+async def read_events(conn: Connection, key: StateKey, limit: int) -> list[ConsentEvent]:
+    return [ConsentEvent(**found) for found in await rows(conn, READ_EVENTS, [*key, limit])]
 
 
 async def read_suppressed_everywhere(conn: Connection, phones: Sequence[bytes]) -> set[bytes]:

@@ -11,7 +11,7 @@ from cartwake.doctor import store
 from cartwake.doctor.model import Finding, Patient, bad, ok, warn
 from cartwake.kit.clock import SystemClock
 from cartwake.kit.db import LOGINS, rows
-from cartwake.kit.schema import current_revision, expected_revision, is_older
+from cartwake.kit.schema import NO_ENTRY, current_revision, expected_revision, is_older
 
 OLDEST_MAJOR = 15
 
@@ -26,6 +26,8 @@ async def look_at_database(patient: Patient) -> Finding:
     try:
         server = await _ask(patient, store.SERVER)
     except psycopg.OperationalError as error:
+        if "authentication failed" in str(error):
+            return bad(f"the database lets nobody of ours in: {said_by_libpq(error)}", NO_ENTRY)
         return bad(
             f"the database cannot be reached: {said_by_libpq(error)}",
             "Start it, or correct CARTWAKE_DATABASE_URL (or _FILE).",
@@ -82,8 +84,7 @@ async def look_at_logins(patient: Patient) -> Finding:
         except psycopg.OperationalError as error:
             refused.append(f"{login} ({said_by_libpq(error)})")
     if refused:
-        mend = "Run `cartwake migrate`, which makes them and sets their passwords; every process needs the same keys."
-        return bad(f"cannot log in: {'; '.join(refused)}", mend)
+        return bad(f"cannot log in: {'; '.join(refused)}", NO_ENTRY)
     return ok(f"{', '.join(LOGINS)} log in")
 
 

@@ -92,8 +92,8 @@ class Patient:
         except psycopg.OperationalError as first:
             try:
                 conn = await self._connect(self.database.conninfo(WEB))
-            except psycopg.OperationalError:
-                raise first from None
+            except psycopg.OperationalError as ours:
+                raise (ours if "no password supplied" in str(first) else first) from None
         async with conn:
             yield conn
 

@@ -47,7 +47,11 @@ def parse_mobile(text: str, default_country: str | None = None) -> Phone:
         ) from None
     country = phonenumbers.region_code_for_number(number)
     if not phonenumbers.is_valid_number(number) or country is None or len(country) != 2:
-        raise BadInput("The phone number is not a valid number.", slug="invalid-phone", field="phone")
+        raise BadInput(
+            "The phone number is not a valid number; send it whole, in international format, like +37061234567.",
+            slug="invalid-phone",
+            field="phone",
+        )
     if phonenumbers.number_type(number) not in TEXTABLE_TYPES:
         raise BadInput(
             "The phone number is not a mobile number, so it cannot receive texts.",

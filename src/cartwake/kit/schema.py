@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hmac
 import time
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import psycopg
 from alembic import command
@@ -20,12 +22,21 @@ from cartwake.kit.db import LOGINS, WEB, Connection, Database, row
 # Any constant will do; it keeps two `cartwake migrate` from running into each other.
 MIGRATION_LOCK = 0x0CA27_3A4E
 CONNECT_TIMEOUT_S = 10
+# Why a login of ours may be refused. Of the three, a wrong key is the one that must not be mended by migrating.
+NO_ENTRY = (
+    "Either CARTWAKE_SECRET_KEYS is not what this database was set up with (the logins' passwords come from it), or "
+    "`cartwake migrate` has not run there yet."
+)
 
 # This server and this database are the deployment's home.
 SETTLE_HERE = """
 INSERT INTO deployment_home (system_identifier, database_oid)
 SELECT c.system_identifier, d.oid FROM pg_control_system() c, pg_database d WHERE d.datname = current_database()
 """
+# The keys that this database was first migrated with; NULL before that.
+KEYS_KNOWN = "SELECT to_regclass('public.deployment_keys')"
+READ_KEYS_MARK = "SELECT mark FROM public.deployment_keys"
+KEEP_KEYS_MARK = "INSERT INTO public.deployment_keys (mark) VALUES (%s) ON CONFLICT (only_row) DO NOTHING"
 RETRY_PAUSE_S = 0.2
 # A migration's tries to get its locks; each waits as long as `run_sql_beside` lets it.
 LOCK_TRIES = 12
@@ -36,12 +47,16 @@ def migrate(url: str, vault: Vault) -> None:
     """Run every migration that is missing, then set the passwords of the logins.
 
     `url` must be a login that owns the database and may create roles. Idempotent, and safe to start
-    on several machines at once: the others wait.
+    on several machines at once: the others wait. Raises `NotReadyError`, with nothing changed, when the database was
+    set up with other secret keys.
     """
+    mark = vault.hash("deployment", "keys-mark")
     with psycopg.connect(url, autocommit=True) as guard:
         guard.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
+        _require_same_keys(guard, mark)
         _run_migrations_patiently(url)
         guard.execute(SETTLE_HERE + " ON CONFLICT (only_row) DO NOTHING")
+        guard.execute(KEEP_KEYS_MARK, [mark])
         for login in LOGINS:
             guard.execute(
                 sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(
@@ -119,13 +134,22 @@ def _ask(db: Database, query: str, params: list[object], patience_s: float) -> t
             # Waiting changes no password. (What failed to connect has no SQLSTATE, only words.)
             refused = "authentication failed" in str(error)
             if refused or time.monotonic() > deadline_s:
-                advice = (
-                    "It was never migrated, or the secret keys have changed since. Run: cartwake migrate"
-                    if refused
-                    else "Start it, or set CARTWAKE_DATABASE_URL to where it is."
-                )
+                advice = NO_ENTRY if refused else "Start it, or set CARTWAKE_DATABASE_URL to where it is."
                 raise NotReadyError(f"The database cannot be used: {str(error).strip()}\n{advice}") from None
         time.sleep(RETRY_PAUSE_S)
+
+
+def _require_same_keys(guard: psycopg.Connection[Any], mark: bytes) -> None:
+    """Lookups and passwords come from the oldest key, so that one stays for ever; newer ones may be added."""
+    if guard.execute(KEYS_KNOWN).fetchone() == (None,):
+        return
+    known = guard.execute(READ_KEYS_MARK).fetchone()
+    if known is not None and not hmac.compare_digest(known[0], mark):
+        raise NotReadyError(
+            "This database was set up with other secret keys: with these, no phone in it could be read and no STOP "
+            "found. Nothing was changed.\nGive CARTWAKE_SECRET_KEYS (or _FILE) the keys that it was set up with: the "
+            "oldest stays last, new ones go in front."
+        )
 
 
 def _run_migrations_patiently(url: str) -> None:

@@ -108,7 +108,11 @@ def _classify(address: str, kind: SenderKind | None) -> tuple[SenderKind, str | 
         number = None
     country = phonenumbers.region_code_for_number(number) if number else None
     if number is None or country is None or not phonenumbers.is_possible_number(number):
-        raise BadInput("The sender's number is not a possible number.", slug="invalid-sender", field="address")
+        raise BadInput(
+            "The sender's number is not a possible number; write it whole, in international format, like +37061000001.",
+            slug="invalid-sender",
+            field="address",
+        )
     toll_free = phonenumbers.number_type(number) == phonenumbers.PhoneNumberType.TOLL_FREE
     found_kind = kind or (SenderKind.TOLL_FREE if toll_free else SenderKind.LONG_CODE)
     if found_kind is SenderKind.ALPHANUMERIC:

@@ -62,7 +62,8 @@ async def rotate_key(
     asked = {"organization_id": organization_id, "key_id": key_id, "now": moment.now, "until": moment.now + overlap}
     found = await row(conn, store.EXPIRE_KEY if organization_id else store.EXPIRE_OPERATOR_KEY, asked)
     if found is None:
-        raise NotKnown("There is no such key, or it was revoked or has expired.")
+        whose = "this organization" if organization_id else "the operator"
+        raise NotKnown(f"There is no such key of {whose}, or it was revoked or has expired.")
     old = _key(found)
     scope = Scope(old.organization_id, old.shop_id) if old.organization_id else None
     return await issue_key(conn, moment, old.kind, scope)

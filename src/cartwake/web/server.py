@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import structlog
 import uvicorn
 
 from cartwake.carriers.open import open_carrier
@@ -18,6 +19,7 @@ from cartwake.kit.tracing import tracing
 from cartwake.observe.exporter import exporting
 from cartwake.web.app import create_app
 
+log = structlog.get_logger()
 # How long requests under way may take once the process is told to stop, in machine seconds.
 STOP_TIMEOUT_S = 20
 
@@ -57,6 +59,7 @@ async def serve(settings: Settings, database_url: str) -> None:
         tracing(settings, "web"),
     ):
         async with open_runtime(settings, database_url) as runtime, exporting(runtime, "web"):
+            log.info("process.started", process="web", host=settings.host, port=settings.port)
             carrier = open_carrier(settings)
             try:
                 await Server(_config(runtime.settings, create_app(runtime, carrier))).serve([listener])

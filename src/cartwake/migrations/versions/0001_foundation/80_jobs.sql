@@ -18,6 +18,13 @@ CREATE TABLE deployment_home (
 GRANT SELECT ON deployment_home TO cartwake_operator;
 GRANT INSERT, UPDATE ON deployment_home TO cartwake_operator;
 
+-- By what the secret keys are known again, for the owner alone. A migration with others would let the processes in with
+-- keys that read no phone and find no STOP.
+CREATE TABLE deployment_keys (
+  only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  mark     bytea NOT NULL CHECK (octet_length(mark) = 32)
+);
+
 CREATE FUNCTION pause_moved_deployment(moment timestamptz) RETURNS boolean
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
   INSERT INTO public.deployment_switches (name, thrown_at)
