@@ -31,6 +31,10 @@ SHOWN = {
 
 # Blocks that no test runs, by page, with the reason that stands above each.
 NOT_RUN = {
+    "bullmq.md": [
+        "it needs a Redis; `make bullmq` has two, and test_queue_doctor.py asks the doctor about them",
+        "it serves until it is stopped; make_board_picture.py runs it",
+    ],
     "install.md": [
         "no container engine runs where the tests do",
         "no container engine runs where the tests do",
