@@ -223,6 +223,17 @@ async def test_a_broken_job_fails_with_advice_and_stops_nothing(
     assert await texts(queued) == 1
 
 
+@pytest.mark.parametrize("made", ["²", "9" * 5000, "-1", "many"])
+async def test_a_count_of_attempts_that_is_none_stops_nothing(queued: Queued, made: str) -> None:
+    await scheduled(queued)
+    queued.deployment.clock.advance(minutes=15)
+    queued.add("j-1", {"v": 2})
+    queued.redis.hset(f"{queued.prefix}:cartwake-texts:j-1", "atm", made)
+    async with queued.worker():
+        await queued.fire()
+    assert await texts(queued) == 1
+
+
 async def test_a_job_with_another_name_fails(queued: Queued) -> None:
     shop = await scheduled(queued)
     job = await job_of(queued, shop)

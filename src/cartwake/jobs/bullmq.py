@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import msgpack
+import structlog
 from bullmq import Job, Queue
 from bullmq.scripts import raw2NextJobData
 from redis.asyncio import Redis
@@ -26,6 +28,8 @@ from redis.exceptions import RedisError
 
 from cartwake.jobs.trigger import end
 from cartwake.kit.clock import machine_ms
+
+log = structlog.get_logger()
 
 # What a queue that is away, or refuses, answers with.
 QUEUE_ERRORS = (RedisError, OSError)
@@ -45,6 +49,8 @@ KEEP_FAILED = {"age": 7 * 86_400, "count": 1000}
 # BullMQ keeps a delayed job's place among those of its millisecond in the lower bits of its score.
 SCORE_PER_MS = 0x1000
 LATE_MS = 1000
+# A count that anybody may have written: `int` refuses some of what calls itself digits, and very many of them.
+ATTEMPTS = re.compile("[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -283,7 +289,7 @@ def _fired(raw: dict[str, str], job_id: str) -> FiredJob:
     except (ValueError, RecursionError):
         data = None
     made = raw.get("atm") or raw.get("attemptsMade") or "0"
-    return FiredJob(job_id, raw.get("name") or "", data, int(made) if made.isdigit() else 0)
+    return FiredJob(job_id, raw.get("name") or "", data, int(made) if ATTEMPTS.fullmatch(made) else 0)
 
 
 def _chunks(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
@@ -297,3 +303,5 @@ async def _every(pause_s: float, chore: Any) -> None:
             await chore()
         except QUEUE_ERRORS:
             continue  # whoever takes jobs says so
+        except Exception:
+            log.exception("queue.round_failed")

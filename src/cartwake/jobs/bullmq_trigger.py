@@ -121,7 +121,10 @@ class BullmqTrigger:
                     await self._come_back()
                 if jobs:
                     await self._round(jobs)
-            except QUEUE_ERRORS as error:
+            except Exception as error:
+                if not isinstance(error, QUEUE_ERRORS):
+                    log.exception("queue.round_failed")
+                # Whatever it was: texts are not to wait for it.
                 self._jobs.forget()
                 self._go_away(error)
                 await asyncio.sleep(AGAIN_MS / 1000)
