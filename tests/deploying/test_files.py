@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from cartwake import __version__
 from cartwake.cli import app as cli
@@ -122,6 +124,18 @@ def test_what_is_pinned_installs_on_the_oldest_python_that_the_project_allows() 
         name, wanted = found.metadata["Name"].lower(), found.metadata["Requires-Python"]
         if name in pinned and wanted:
             assert SpecifierSet(wanted).contains(f"{floor[1]}.0"), f"{name} wants {wanted}: pin an older one"
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "deploy/requirements.lock"])
+def test_what_only_the_oldest_python_needs_is_pinned_too(lock: str) -> None:
+    pinned = versions(ROOT / lock)
+    oldest = {"python_version": "3.11", "python_full_version": "3.11.0", "extra": ""}
+    for found in distributions():
+        if canonicalize_name(found.metadata["Name"]) not in pinned:
+            continue
+        for wanted in map(Requirement, found.requires or []):
+            if wanted.marker is None or wanted.marker.evaluate(oldest):
+                assert canonicalize_name(wanted.name) in pinned, f"{found.metadata['Name']} wants {wanted}"
 
 
 def versions(lock: Path) -> dict[str, str]:
