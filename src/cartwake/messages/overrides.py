@@ -14,34 +14,9 @@ from typing import Any
 
 from cartwake.kit.db import Connection, row, rows
 from cartwake.kit.moment import Moment
+from cartwake.messages import store
 from cartwake.tenants.model import ShopScope
 from cartwake.tenants.organizations import read_sms_config
-
-# The newest version of each of these shops and locales: one look at the primary key for each, all in one query.
-READ_CURRENT = """
-SELECT k.organization_id, k.shop_id, k.locale, t.version, t.text
-FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(locales)s::text[]) AS k (organization_id, shop_id, locale)
-CROSS JOIN LATERAL (
-  SELECT t.version, t.text FROM sms_template_versions t
-  WHERE t.organization_id = k.organization_id AND t.shop_id = k.shop_id AND t.locale = k.locale
-  ORDER BY t.version DESC LIMIT 1
-) AS t
-WHERE t.text IS NOT NULL
-"""
-LIST_VERSIONS = """
-SELECT locale, version, text, changed_by, at FROM sms_template_versions
-WHERE organization_id = %(organization_id)s AND shop_id = %(shop_id)s AND locale = %(locale)s
-  AND (%(before)s::integer IS NULL OR version < %(before)s)
-ORDER BY version DESC LIMIT %(limit)s
-"""
-LIST_NEWEST = """
-SELECT DISTINCT ON (locale) locale, version, text, changed_by, at FROM sms_template_versions
-WHERE organization_id = %s AND shop_id = %s ORDER BY locale, version DESC
-"""
-INSERT_VERSION = """
-INSERT INTO sms_template_versions (organization_id, shop_id, locale, version, text, changed_by, at)
-VALUES (%(organization_id)s, %(shop_id)s, %(locale)s, %(version)s, %(text)s, %(changed_by)s, %(at)s)
-"""
 
 
 @dataclass(frozen=True)
@@ -79,13 +54,13 @@ async def read_templates(
         (ShopScope(found["organization_id"], found["shop_id"]), found["locale"]): Template(
             found["version"], found["text"]
         )
-        for found in await rows(conn, READ_CURRENT, params)
+        for found in await rows(conn, store.READ_TEMPLATES, params)
     }
 
 
 async def newest_versions(conn: Connection, scope: ShopScope) -> dict[str, TemplateVersion]:
     """The last change of each locale that was ever changed."""
-    found = await rows(conn, LIST_NEWEST, [scope.organization_id, scope.shop_id])
+    found = await rows(conn, store.LIST_NEWEST_TEMPLATES, [scope.organization_id, scope.shop_id])
     return {each["locale"]: TemplateVersion(**each) for each in found}
 
 
@@ -94,7 +69,7 @@ async def list_versions(
 ) -> Sequence[TemplateVersion]:
     """A page of a locale's changes, newest first; `before` is the last version of the page before."""
     params = _keys(scope, locale) | {"before": before, "limit": limit}
-    return [TemplateVersion(**each) for each in await rows(conn, LIST_VERSIONS, params)]
+    return [TemplateVersion(**each) for each in await rows(conn, store.LIST_TEMPLATE_VERSIONS, params)]
 
 
 async def change_template(
@@ -106,12 +81,12 @@ async def change_template(
     """
     # Two changes at once take their numbers in turn.
     await read_sms_config(conn, scope, lock=True)
-    found = await row(conn, LIST_VERSIONS, _keys(scope, locale) | {"before": None, "limit": 1})
+    found = await row(conn, store.LIST_TEMPLATE_VERSIONS, _keys(scope, locale) | {"before": None, "limit": 1})
     newest = TemplateVersion(**found) if found else None
     if (newest.text if newest else None) == text:
         return newest
     changed = TemplateVersion(locale, newest.version + 1 if newest else 1, text, changed_by, moment.now)
-    await conn.execute(INSERT_VERSION, _keys(scope, locale) | vars(changed))
+    await conn.execute(store.INSERT_TEMPLATE_VERSION, _keys(scope, locale) | vars(changed))
     return changed
 
 

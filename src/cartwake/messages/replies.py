@@ -13,48 +13,13 @@ from cartwake.kit.crypto import Vault
 from cartwake.kit.db import Connection, rows
 from cartwake.kit.moment import Moment
 from cartwake.kit.phones import hash_phone, mask, open_phone, seal_phone
+from cartwake.messages import store
 from cartwake.messages.keywords import Intent
 from cartwake.outbox.model import REPLY_RECEIVED, Delivery, NewEvent
 from cartwake.outbox.queue import enqueue, read_deliveries
 from cartwake.tenants.model import ShopScope
 
 BODY_SEAL = "reply"
-
-# A reply answers the last text that its phone got, if that was the shop's. One that the carrier told before is not
-# new. Returns the new ones, each with what it answers.
-INSERT_REPLIES = """
-WITH said AS (
-  SELECT r.*, m.message_id, s.external_id
-  FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(replies)s::uuid[], %(sids)s::text[], %(meanings)s::text[],
-              %(addresses)s::text[], %(sealed_phones)s::bytea[], %(phones)s::bytea[], %(bodies)s::bytea[],
-              %(received_ats)s::timestamptz[])
-    AS r (organization_id, shop_id, reply_id, carrier_sid, meaning, sent_to, phone_sealed, phone_hash, body_sealed,
-          received_at)
-  LEFT JOIN recipient_texts t USING (phone_hash)
-  LEFT JOIN sms_messages m
-    ON (m.organization_id, m.shop_id, m.message_id) = (r.organization_id, r.shop_id, t.message_id)
-  LEFT JOIN checkout_sessions s
-    ON (s.organization_id, s.shop_id, s.session_id) = (m.organization_id, m.shop_id, m.session_id)
-), kept AS (
-  INSERT INTO sms_replies (organization_id, shop_id, reply_id, carrier_sid, meaning, message_id, sent_to,
-                           phone_sealed, phone_hash, body_sealed, received_at)
-  SELECT organization_id, shop_id, reply_id, carrier_sid, meaning, message_id, sent_to, phone_sealed, phone_hash,
-         body_sealed, received_at
-  FROM said ORDER BY organization_id, shop_id, carrier_sid
-  ON CONFLICT (organization_id, shop_id, carrier_sid) DO NOTHING
-  RETURNING reply_id
-)
-SELECT reply_id, message_id, external_id FROM kept JOIN said USING (reply_id) ORDER BY reply_id
-"""
-LIST_REPLIES = """
-SELECT r.reply_id, r.meaning, r.message_id, s.external_id, r.sent_to, r.phone_sealed, r.body_sealed, r.received_at
-FROM sms_replies r
-LEFT JOIN sms_messages m USING (organization_id, shop_id, message_id)
-LEFT JOIN checkout_sessions s USING (organization_id, shop_id, session_id)
-WHERE r.organization_id = %(organization_id)s AND r.shop_id = %(shop_id)s
-  AND (%(before)s::uuid IS NULL OR r.reply_id < %(before)s)
-ORDER BY r.reply_id DESC LIMIT %(limit)s
-"""
 
 
 @dataclass(frozen=True, repr=False)
@@ -103,7 +68,7 @@ async def keep_replies(conn: Connection, moment: Moment, replies: Sequence[Reply
         "bodies": [vault.seal(reply.body, BODY_SEAL) for reply in replies],
         "received_ats": [reply.received_at for reply in replies],
     }
-    kept = await rows(conn, INSERT_REPLIES, params)
+    kept = await rows(conn, store.INSERT_REPLIES, params)
     await enqueue(conn, moment, [_event(fresh[found["reply_id"]], found) for found in kept])
 
 
@@ -112,7 +77,7 @@ async def list_replies(
 ) -> list[ReplyView]:
     """A page of a shop's replies, newest first; `before` is the last id of the page before."""
     params = {"organization_id": scope.organization_id, "shop_id": scope.shop_id, "before": before, "limit": limit}
-    found = await rows(conn, LIST_REPLIES, params)
+    found = await rows(conn, store.LIST_REPLIES, params)
     deliveries = await read_deliveries(conn, scope, [each["reply_id"] for each in found])
     return [_view(vault, each, deliveries.get(each["reply_id"])) for each in found]
 

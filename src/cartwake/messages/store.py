@@ -256,3 +256,65 @@ WHERE organization_id = %s AND shop_id = %s AND session_id = %s ORDER BY at, dec
 RECIPIENT_OF = """
 SELECT phone_hash FROM sms_messages WHERE organization_id = %s AND shop_id = %s AND message_id = %s
 """
+
+# The newest version of each of these shops and locales: one look at the primary key for each, all in one query.
+READ_TEMPLATES = """
+SELECT k.organization_id, k.shop_id, k.locale, t.version, t.text
+FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(locales)s::text[]) AS k (organization_id, shop_id, locale)
+CROSS JOIN LATERAL (
+  SELECT t.version, t.text FROM sms_template_versions t
+  WHERE t.organization_id = k.organization_id AND t.shop_id = k.shop_id AND t.locale = k.locale
+  ORDER BY t.version DESC LIMIT 1
+) AS t
+WHERE t.text IS NOT NULL
+"""
+LIST_TEMPLATE_VERSIONS = """
+SELECT locale, version, text, changed_by, at FROM sms_template_versions
+WHERE organization_id = %(organization_id)s AND shop_id = %(shop_id)s AND locale = %(locale)s
+  AND (%(before)s::integer IS NULL OR version < %(before)s)
+ORDER BY version DESC LIMIT %(limit)s
+"""
+LIST_NEWEST_TEMPLATES = """
+SELECT DISTINCT ON (locale) locale, version, text, changed_by, at FROM sms_template_versions
+WHERE organization_id = %s AND shop_id = %s ORDER BY locale, version DESC
+"""
+INSERT_TEMPLATE_VERSION = """
+INSERT INTO sms_template_versions (organization_id, shop_id, locale, version, text, changed_by, at)
+VALUES (%(organization_id)s, %(shop_id)s, %(locale)s, %(version)s, %(text)s, %(changed_by)s, %(at)s)
+"""
+
+# A reply answers the last text that its phone got, if that was the shop's. One that the carrier told before is not
+# new. Returns the new ones, each with what it answers.
+INSERT_REPLIES = """
+WITH said AS (
+  SELECT r.*, m.message_id, s.external_id
+  FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(replies)s::uuid[], %(sids)s::text[], %(meanings)s::text[],
+              %(addresses)s::text[], %(sealed_phones)s::bytea[], %(phones)s::bytea[], %(bodies)s::bytea[],
+              %(received_ats)s::timestamptz[])
+    AS r (organization_id, shop_id, reply_id, carrier_sid, meaning, sent_to, phone_sealed, phone_hash, body_sealed,
+          received_at)
+  LEFT JOIN recipient_texts t USING (phone_hash)
+  LEFT JOIN sms_messages m
+    ON (m.organization_id, m.shop_id, m.message_id) = (r.organization_id, r.shop_id, t.message_id)
+  LEFT JOIN checkout_sessions s
+    ON (s.organization_id, s.shop_id, s.session_id) = (m.organization_id, m.shop_id, m.session_id)
+), kept AS (
+  INSERT INTO sms_replies (organization_id, shop_id, reply_id, carrier_sid, meaning, message_id, sent_to,
+                           phone_sealed, phone_hash, body_sealed, received_at)
+  SELECT organization_id, shop_id, reply_id, carrier_sid, meaning, message_id, sent_to, phone_sealed, phone_hash,
+         body_sealed, received_at
+  FROM said ORDER BY organization_id, shop_id, carrier_sid
+  ON CONFLICT (organization_id, shop_id, carrier_sid) DO NOTHING
+  RETURNING reply_id
+)
+SELECT reply_id, message_id, external_id FROM kept JOIN said USING (reply_id) ORDER BY reply_id
+"""
+LIST_REPLIES = """
+SELECT r.reply_id, r.meaning, r.message_id, s.external_id, r.sent_to, r.phone_sealed, r.body_sealed, r.received_at
+FROM sms_replies r
+LEFT JOIN sms_messages m USING (organization_id, shop_id, message_id)
+LEFT JOIN checkout_sessions s USING (organization_id, shop_id, session_id)
+WHERE r.organization_id = %(organization_id)s AND r.shop_id = %(shop_id)s
+  AND (%(before)s::uuid IS NULL OR r.reply_id < %(before)s)
+ORDER BY r.reply_id DESC LIMIT %(limit)s
+"""
