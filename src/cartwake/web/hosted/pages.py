@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -11,14 +9,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from cartwake.messages.templates import choose_locale, opt_out_page
+from cartwake.web.policy import content_policy
 
 _STYLE = files(__package__).joinpath("templates", "page.css").read_text("utf-8")
-_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
 # Nothing but this page's own style; no script, no picture, no frame around it.
 HEADERS = {
-    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": content_policy(_STYLE, form_action="'self'"),
     "X-Frame-Options": "DENY",
     # The address of a page is a key to it: no other site may be told.
     "Referrer-Policy": "no-referrer",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import gzip
 import hashlib
 import re
@@ -17,6 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from cartwake.web.auth import KEY_NAMES, runtime_of
+from cartwake.web.policy import content_policy
 from cartwake.web.problems import NO_SUCH_ADDRESS, TYPE_PATH, problem
 from cartwake.web.reference.problems import is_known, known_problems
 from cartwake.web.reference.shapes import Shapes
@@ -24,12 +24,10 @@ from cartwake.web.reference.shapes import Shapes
 PROBLEMS_PATH = "/docs/problems"
 
 _STYLE = files(__package__).joinpath("templates", "reference.css").read_text("utf-8")
-_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
 # Nothing but this page's own style: no script, no picture, no font, no form, no frame around it.
 HEADERS = {
-    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action 'none'; "
-    "base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": content_policy(_STYLE, form_action="'none'"),
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",  # kept, but asked about each time: a new version shows at once
