@@ -112,6 +112,13 @@ class Queued:
         """Jobs whose time is to come."""
         return self._jobs("delayed")
 
+    async def next_delayed(self) -> list[Job]:
+        """The same, once there are any: what a worker puts back it puts after its answers are committed."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not (found := self.delayed()):
+                await asyncio.sleep(0.01)
+        return found
+
     def failed(self) -> list[Job]:
         """Jobs that were refused."""
         return self._jobs("failed")

@@ -98,7 +98,7 @@ async def test_a_text_that_the_carrier_was_too_busy_for_gets_its_job_back(queued
     async with queued.worker():
         await queued.fire()
         assert await texts(queued) == 0
-        (job,) = queued.delayed()
+        (job,) = await queued.next_delayed()
         assert job.in_s < ABOUT_S
         await queued.deployment.faults()
         queued.deployment.clock.advance(minutes=1)
