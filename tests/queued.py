@@ -153,8 +153,9 @@ class Queued:
         return Job(job_id, raw["name"], json.loads(raw["data"]), made, raw.get("failedReason"), in_s)
 
 
-# The servers that BullMQ is tested on, by the names of their fixtures.
-QUEUE_SERVERS = ("valkey", pytest.param("debian_redis", marks=[pytest.mark.slow, pytest.mark.bullmq]))
+# The servers that BullMQ is tested on, by the names of their fixtures: `make bullmq` has both.
+ON_BULLMQ = [pytest.mark.slow, pytest.mark.bullmq]
+QUEUE_SERVERS = tuple(pytest.param(name, marks=ON_BULLMQ) for name in ("valkey", "debian_redis"))
 
 
 @pytest.fixture(scope="session")
