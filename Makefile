@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# pytest rewrites 400 modules and keeps the result; told not to write bytecode, each of its processes does it again (5 s).
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo docs test check fmt bench fast abuse slow bullmq mutants simulate chaos lock clean
