@@ -80,6 +80,7 @@ async def test_one_that_somebody_is_still_connected_to_is_lent_again_under_anoth
     await own.give_back(again)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "change",
     [

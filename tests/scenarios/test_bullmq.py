@@ -326,7 +326,7 @@ REFUSING = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.bullmq
 @pytest.mark.parametrize("why", REFUSING)
 async def test_a_queue_that_refuses_stops_no_text_and_is_told_once(

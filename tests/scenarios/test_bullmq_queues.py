@@ -105,7 +105,7 @@ async def test_without_its_queue_periodic_work_goes_by_the_database_s_times(depl
 # --- e-mail -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.bullmq
 async def test_e_mail_steps_are_handed_on_where_that_is_wanted(deployment: Deployment, valkey: QueueServer) -> None:
     wanted = {"queue_email": True, "queue_concurrency": {"texts": 500, "email": 3, "maintenance": 1}}
@@ -185,7 +185,7 @@ class Plain(Queued):
         await self.deployment.settle()
 
 
-@pytest.fixture(params=["postgres", *QUEUE_SERVERS])
+@pytest.fixture(params=[pytest.param("postgres", marks=[pytest.mark.thorough, pytest.mark.bullmq]), *QUEUE_SERVERS])
 async def timed(deployment: Deployment, request: pytest.FixtureRequest) -> Queued:
     """A deployment, whatever keeps its times."""
     if request.param == "postgres":
