@@ -95,7 +95,7 @@ def test_both_stages_have_the_same_base_and_a_python_that_the_project_allows() -
 
 
 def test_what_the_dockerfile_copies_exists_and_is_not_ignored() -> None:
-    allowed = [line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line[0] == "!"]
+    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] == "!"]
     for each in instructions():
         if each.word != "COPY" or each.text.startswith("--from"):
             continue
