@@ -69,6 +69,9 @@ def missing() -> str | None:
     return None
 
 
+MISSING = missing()
+
+
 def file_system() -> Path:
     """The machine's file system: made at the first call, in a minute, and kept beside the checkout's other tools."""
     recipe = "\n".join((RELEASE, PACKAGES, *HOOKS, *LEFT_OUT))

@@ -24,7 +24,7 @@ from pages import blocks
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.installed,
-    pytest.mark.skipif(bool(debian.missing()), reason=str(debian.missing())),
+    pytest.mark.skipif(debian.MISSING is not None, reason=debian.MISSING or ""),
 ]
 
 SECRETS, CONTAINERS, TRIAL, *_ = (block.code for block in blocks(ROOT / "docs" / "install.md"))

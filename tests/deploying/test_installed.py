@@ -24,7 +24,7 @@ from pages import blocks
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.installed,
-    pytest.mark.skipif(bool(debian.missing()), reason=str(debian.missing())),
+    pytest.mark.skipif(debian.MISSING is not None, reason=debian.MISSING or ""),
 ]
 
 UNITS = ("cartwake-web", "cartwake-worker@1", "cartwake-worker@2", "cartwake-scheduler")
