@@ -1,7 +1,7 @@
 """The files in deploy/: each read by the tool that it is for, and compared with the program that they start.
 
-`test_image.py` builds the image and runs the compose file, `test_installed.py` starts the units, each on a machine of its
-own; `test_wheel.py` does what the Dockerfile says, line by line, in a folder.
+`test_image.py` builds the image and runs the compose file, `test_installed.py` starts the units, each on a machine of
+its own; `test_wheel.py` does what the Dockerfile says, line by line, in a folder.
 """
 
 from __future__ import annotations

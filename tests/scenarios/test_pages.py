@@ -1,4 +1,4 @@
-"""Every command in the documentation is run as it stands there, on a faster clock; some by other tests (`ELSEWHERE`)."""
+"""Every command in the documentation is run as it stands there, on a faster clock, or `ELSEWHERE`."""
 
 from __future__ import annotations
 
