@@ -303,8 +303,12 @@ async def test_an_address_that_does_not_lead_to_us_is_told_apart(doctor: Doctor)
 async def test_a_public_address_that_no_carrier_can_reach_is_noticed(doctor: Doctor) -> None:
     async with answering(an_account("active", "Full")) as carrier:
         # Not an address of this machine alone, as far as names tell.
-        found = await doctor.examine(twilio_api_base=carrier.replace("127.0.0.1", "127.0.0.2"))
+        found = await doctor.examine(twilio_api_base=carrier.replace("127.0.0.1", "0.0.0.0"))
     assert found["public address"][0] == "fail" and "no carrier can reach it" in found["public address"][1]
+    async with answering(an_account("active", "Sandbox")) as sandbox:
+        found = await doctor.examine(twilio_api_base=sandbox.replace("127.0.0.1", "0.0.0.0"))
+    assert (found["public address"][0], found["carrier"][0]) == ("warn", "ok"), found["carrier"]
+    assert "shares that address" in found["public address"][1]
 
 
 class Certificate(NamedTuple):
