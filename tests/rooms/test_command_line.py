@@ -84,6 +84,18 @@ def test_credits_are_added_and_taken_away(there: Cartwake, organization: str) ->
     assert there("credits", "adjust", organization, "--nte", "x", "5").status == 2, "a misspelt option is no number"
 
 
+def test_organizations_and_shops_are_listed(there: Cartwake, organization: str, shop: str) -> None:
+    other = there("org", "create", "Kavos\x1b[2J Krautuvė", "--plan", "FREE").value("organization_id")
+    there("credits", "adjust", organization, "50", "--note", "welcome")
+    first, second = there("org", "list").out.splitlines()
+    assert first.startswith(f"{other}  FREE   created ") and first.endswith("0 credits  0 shops  Kavos�[2J Krautuvė")
+    assert second.startswith(f"{organization}  PRO    created ") and second.endswith("50 credits  1 shops  Lino Namai")
+    (line,) = there("shop", "list", organization).out.splitlines()
+    assert line.startswith(f"{shop}  LT  en  created ") and line.endswith("  texts on  Lino Namai")
+    assert there("shop", "list", other).out == ""
+    assert there("shop", "list", NOBODY).err == "There is no such organization.\n"
+
+
 def test_explain_and_number_add_say_which_id_is_wrong(there: Cartwake, organization: str, shop: str) -> None:
     other = there("org", "create", "Kavos Krautuvė").value("organization_id")
     for words in (["explain", "{}", "{}", "cart-1"], ["number", "add", "{}", "{}", "+37061000001"]):

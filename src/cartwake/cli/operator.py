@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -20,6 +20,9 @@ number_app = typer.Typer(help="Senders.", no_args_is_help=True)
 credits_app = typer.Typer(help="Credits.", no_args_is_help=True)
 
 Uuid = Annotated[UUID, typer.Argument()]
+
+# Rows that a list reads at a time.
+PAGE = 100
 
 
 @org_app.command("create")
@@ -42,6 +45,48 @@ def create_org(name: str, plan: Annotated[str, typer.Option(help="FREE, PRO or U
         typer.echo(f"organization_id {organization_id}\napi_key {key}")
 
     as_operator(create)
+
+
+@org_app.command("list")
+def list_orgs() -> None:
+    """List organizations, newest first: id, plan, since when, credits that can be spent, shops, and the name."""
+    from cartwake.credits.balance import read_available
+    from cartwake.tenants.organizations import list_organizations
+
+    async def show(_runtime: Runtime, conn: Connection) -> None:
+        before = None
+        while page := await list_organizations(conn, before=before, limit=PAGE):
+            credits = await read_available(conn, [each.organization_id for each in page])
+            for each in page:
+                paused = f" ({each.paused_shops} paused)" if each.paused_shops else ""
+                typer.echo(
+                    f"{each.organization_id}  {each.plan:<5}  created {_minute(each.created_at)}  "
+                    f"{credits.get(each.organization_id, 0)} credits  {each.shops} shops{paused}  {_shown(each.name)}"
+                )
+            before = page[-1].organization_id
+
+    as_operator(show)
+
+
+@shop_app.command("list")
+def list_shops_(organization_id: Uuid) -> None:
+    """List an organization's shops, newest first: id, country, language, since when, whether it texts, and the name."""
+    from cartwake.tenants.organizations import list_shop_summaries
+
+    async def show(_runtime: Runtime, conn: Connection) -> None:
+        before = None
+        while page := await list_shop_summaries(conn, organization_id, before=before, limit=PAGE):
+            for shop in page:
+                texts = f"texts {'on' if shop.enabled else 'off'}"
+                if shop.paused_at:
+                    texts += f", paused since {_minute(shop.paused_at)}"
+                typer.echo(
+                    f"{shop.shop_id}  {shop.default_country}  {shop.default_locale}  "
+                    f"created {_minute(shop.created_at)}  {texts}  {_shown(shop.name)}"
+                )
+            before = page[-1].shop_id
+
+    as_operator(show)
 
 
 @shop_app.command("create")
@@ -127,7 +172,7 @@ def list_keys_(
 
     async def show(_runtime: Runtime, conn: Connection) -> None:
         before = None
-        while page := await list_keys(conn, organization_id, before=before, limit=100):
+        while page := await list_keys(conn, organization_id, before=before, limit=PAGE):
             for key in page:
                 times = {
                     "created": key.created_at,
@@ -135,7 +180,7 @@ def list_keys_(
                     "expires": key.expires_at,
                     "revoked": key.revoked_at,
                 }
-                told = "  ".join(f"{word} {at.astimezone(UTC):%Y-%m-%d %H:%MZ}" for word, at in times.items() if at)
+                told = "  ".join(f"{word} {_minute(at)}" for word, at in times.items() if at)
                 typer.echo(f"{key.key_id}  {key.kind}  {f'shop {key.shop_id}  ' if key.shop_id else ''}{told}")
             before = page[-1].key_id
 
@@ -229,3 +274,12 @@ def adjust_credits(
         typer.echo(f"available_credits {balance.available_credits}")
 
     as_operator(act)
+
+
+def _minute(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%MZ}"
+
+
+def _shown(name: str) -> str:
+    """A merchant's word for a terminal, which must not act on what is in it."""
+    return "".join(letter if letter.isprintable() else "�" for letter in name)
