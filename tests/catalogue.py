@@ -15,6 +15,7 @@ PLATFORM_TABLES = {
     "periodic_tasks",
     "recipient_texts",
     "suppressed_phones",
+    "worker_beats",
 }
 TABLES = """
 SELECT c.relname AS name, c.relrowsecurity AND c.relforcerowsecurity AS walled,

@@ -55,15 +55,12 @@ async def made(environ: Mapping[str, str], *words: str) -> dict[str, str]:
 
 
 def blotted(transcript: str, addresses: Mapping[str, str]) -> str:
-    """Without what is different each time."""
+    """Without what is different each time. What the version decides (tables, tasks, checks) is shown as it is."""
     for actual, shown in addresses.items():
         transcript = transcript.replace(actual, shown)
     for pattern, shown in (
         (r"\d+\.\d GB", "42.0 GB"),
         (r"PostgreSQL \d+\.\d+", "PostgreSQL 18.6"),
-        (r"all \d+ tenant tables", "all 17 tenant tables"),
-        (r"all \d+ periodic tasks", "all 6 periodic tasks"),
-        (r"revision \d+", "revision 0001"),
         (r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "2026-11-24 08:15 UTC"),
     ):
         transcript = re.sub(pattern, shown, transcript)
@@ -79,12 +76,12 @@ async def buy_the_sender(environ: Mapping[str, str], token: str) -> None:
     assert answer.status_code == 201, answer.text
 
 
-async def tasks_have_run(environ: Mapping[str, str]) -> None:
+async def all_is_under_way(environ: Mapping[str, str]) -> None:
     async with asyncio.timeout(30):
         while True:
             _, out = await cartwake(environ, "doctor", "--json")
             found = {each["check"]: each["verdict"] for each in json.loads(out)["checks"]}
-            if found["periodic tasks"] == "ok":
+            if found["periodic tasks"] == found["workers"] == "ok":
                 return
 
 
@@ -122,8 +119,9 @@ async def test_the_page_shows_what_the_doctor_says(tmp_path: Path) -> None:
                 organization = (await made(environ, "org", "create", "Lino Namai"))["organization_id"]
                 shop = (await made(environ, "shop", "create", organization, "Lino Namai", "--country", "LT"))["shop_id"]
                 await made(environ, "number", "add", organization, shop, SENDER)
+                await made(environ, "credits", "adjust", organization, "50", "--note", "welcome")
                 await buy_the_sender(environ, secrets["twilio_auth_token"])
-                await tasks_have_run(environ)
+                await all_is_under_way(environ)
                 status, well = await cartwake(environ, "doctor")
             assert status == 0, well
             with psycopg.connect(server.url, autocommit=True) as owner:

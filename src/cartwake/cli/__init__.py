@@ -5,8 +5,8 @@ from __future__ import annotations
 import psycopg
 import typer
 
-from cartwake.cli import looking, operator, processes, recovery
-from cartwake.cli.plumbing import MERCHANTS, fail
+from cartwake.cli import events, looking, operator, processes, recovery
+from cartwake.cli.plumbing import MERCHANTS, RUN, fail
 from cartwake.kit.config import ConfigError
 from cartwake.kit.errors import CartwakeError
 from cartwake.kit.schema import NotReadyError
@@ -29,6 +29,7 @@ for name, group in (
     ("credits", operator.credits_app),
 ):
     app.add_typer(group, name=name, rich_help_panel=MERCHANTS)
+app.add_typer(events.events_app, name="events", rich_help_panel=RUN)
 
 
 def main() -> None:

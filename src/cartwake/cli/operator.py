@@ -8,7 +8,7 @@ from uuid import UUID
 
 import typer
 
-from cartwake.cli.plumbing import as_operator, fail, require_shop
+from cartwake.cli.plumbing import as_operator, fail, require_shop, shown
 from cartwake.kit.db import Connection
 from cartwake.kit.errors import NotKnown
 from cartwake.kit.runtime import Runtime
@@ -61,7 +61,7 @@ def list_orgs() -> None:
                 paused = f" ({each.paused_shops} paused)" if each.paused_shops else ""
                 typer.echo(
                     f"{each.organization_id}  {each.plan:<5}  created {_minute(each.created_at)}  "
-                    f"{credits.get(each.organization_id, 0)} credits  {each.shops} shops{paused}  {_shown(each.name)}"
+                    f"{credits.get(each.organization_id, 0)} credits  {each.shops} shops{paused}  {shown(each.name)}"
                 )
             before = page[-1].organization_id
 
@@ -82,7 +82,7 @@ def list_shops_(organization_id: Uuid) -> None:
                     texts += f", paused since {_minute(shop.paused_at)}"
                 typer.echo(
                     f"{shop.shop_id}  {shop.default_country}  {shop.default_locale}  "
-                    f"created {_minute(shop.created_at)}  {texts}  {_shown(shop.name)}"
+                    f"created {_minute(shop.created_at)}  {texts}  {shown(shop.name)}"
                 )
             before = page[-1].shop_id
 
@@ -278,8 +278,3 @@ def adjust_credits(
 
 def _minute(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%MZ}"
-
-
-def _shown(name: str) -> str:
-    """A merchant's word for a terminal, which must not act on what is in it."""
-    return "".join(letter if letter.isprintable() else "�" for letter in name)

@@ -71,12 +71,16 @@ def worker() -> None:
     from cartwake.observe.carrier import ObservedCarrier
     from cartwake.observe.exporter import exporting
     from cartwake.timekeeping import open_trigger
-    from cartwake.worker import run_worker
+    from cartwake.worker import living, run_worker
 
     async def work(runtime: Runtime, stop: asyncio.Event) -> None:
         await say_what_ails_the_queue(runtime.settings)
         with tracing(runtime.settings, "worker"):
-            async with exporting(runtime, "worker"), carrier_of(runtime.settings) as carrier:
+            async with (
+                exporting(runtime, "worker"),
+                carrier_of(runtime.settings) as carrier,
+                living(runtime),
+            ):
                 log.info("process.started", process="worker")
                 trigger = open_trigger(runtime, stop)
                 try:

@@ -28,6 +28,10 @@ CHECKS: tuple[Check, ...] = (
     Check(PUBLIC_ADDRESS, public_address.look_at_public_address),
     Check("webhooks", public_address.look_at_signature, (PUBLIC_ADDRESS,)),
     Check("periodic tasks", work.look_at_tasks, (LOGINS, MIGRATIONS)),
+    Check("workers", work.look_at_workers, (LOGINS, MIGRATIONS)),
+    Check("carrier events", work.look_at_events, (LOGINS, MIGRATIONS)),
+    Check("reply webhooks", work.look_at_reply_webhooks, (LOGINS, MIGRATIONS)),
+    Check("credits", work.look_at_credits, (LOGINS, MIGRATIONS)),
     Check("reservations", work.look_at_reservations, (LOGINS, MIGRATIONS)),
     Check("kill switches", work.look_at_switches, (LOGINS, MIGRATIONS)),
 )

@@ -191,10 +191,36 @@ UPDATE carrier_events e SET processed_at = %(now)s, outcome = o.outcome
 FROM unnest(%(events)s::uuid[], %(outcomes)s::text[]) AS o (event_id, outcome) WHERE e.event_id = o.event_id
 """
 
+OLDEST_WAITING = """
+SELECT received_at FROM carrier_events WHERE processed_at IS NULL ORDER BY event_id LIMIT 1
+"""
+CLAIM_EVENT = """
+SELECT event_id, kind, payload_sealed, received_at FROM carrier_events
+WHERE event_id = %s AND processed_at IS NULL FOR UPDATE SKIP LOCKED
+"""
+
 # One event that cannot be applied must not stop those behind it.
 SET_ASIDE = """
-UPDATE carrier_events SET processed_at = %(now)s, outcome = 'unreadable'
-WHERE event_id = %(event_id)s AND processed_at IS NULL
+UPDATE carrier_events SET processed_at = %(now)s, outcome = %(outcome)s, error = %(error)s
+WHERE event_id = %(event_id)s AND processed_at IS NULL RETURNING kind
+"""
+COUNT_SET_ASIDE = """
+SELECT count(*) AS events, min(received_at) AS oldest_at FROM carrier_events WHERE outcome IN ('unreadable', 'failed')
+"""
+LIST_SET_ASIDE = """
+SELECT event_id, kind, payload_sealed, received_at, outcome, error FROM carrier_events
+WHERE outcome IN ('unreadable', 'failed') AND (%(before)s::uuid IS NULL OR event_id < %(before)s)
+ORDER BY event_id DESC LIMIT %(limit)s
+"""
+# Waiting again, in their old place: what came first is applied first.
+PUT_BACK = """
+UPDATE carrier_events SET processed_at = NULL, outcome = NULL, error = NULL
+WHERE outcome IN ('unreadable', 'failed') AND (%(event_id)s::uuid IS NULL OR event_id = %(event_id)s)
+RETURNING event_id
+"""
+DISMISS = """
+UPDATE carrier_events SET processed_at = %(now)s, outcome = 'dismissed'
+WHERE outcome IN ('unreadable', 'failed') AND event_id = %(event_id)s RETURNING event_id
 """
 
 # For a queue outside: a page of shops that have something to claim before a time, none of them paused.

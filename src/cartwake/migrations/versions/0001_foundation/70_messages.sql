@@ -94,9 +94,11 @@ CREATE TABLE carrier_events (
   payload_sealed bytea NOT NULL,
   received_at    timestamptz NOT NULL,
   processed_at   timestamptz,
-  outcome        text
+  outcome        text,
+  error          text                        -- of one that was set aside: the kind, never what it quoted
 );
 CREATE INDEX carrier_events_waiting ON carrier_events (event_id) WHERE processed_at IS NULL;
+CREATE INDEX carrier_events_set_aside ON carrier_events (event_id) WHERE outcome IN ('unreadable', 'failed');
 
 CALL raise_tenant_wall('sms_messages', true);
 CALL raise_tenant_wall('sms_shop_queues', true);

@@ -8,6 +8,15 @@ CREATE TABLE periodic_tasks (
 );
 GRANT SELECT, INSERT, UPDATE ON periodic_tasks TO cartwake_engine;
 
+-- Workers that live: each says so every few seconds, and takes its row away when it ends in good order.
+CREATE TABLE worker_beats (
+  worker_id  uuid PRIMARY KEY,
+  version    text NOT NULL,                  -- of Cartwake
+  started_at timestamptz NOT NULL,
+  seen_at    timestamptz NOT NULL
+);
+GRANT SELECT, INSERT, UPDATE, DELETE ON worker_beats TO cartwake_engine;
+
 -- Where this database lives. A copy that was restored elsewhere finds another place here and starts paused: what
 -- was sent after the backup is not in it.
 CREATE TABLE deployment_home (
