@@ -74,6 +74,12 @@ def test_a_shop_is_refused_as_the_api_refuses_it(
     assert (said.status, said.out, said.err) == (1, "", reason)
 
 
+def test_a_new_organization_s_credits_are_said_to_come(there: Cartwake) -> None:
+    said = there("org", "create", "Lino Namai", "--plan", "ULTRA")
+    assert "It has 0 credits until the month's 500 come" in said.err and "`cartwake credits adjust`" in said.err
+    assert there("org", "create", "Lino Namai", "--plan", "FREE").err == ""
+
+
 def test_credits_are_added_and_taken_away(there: Cartwake, organization: str) -> None:
     assert there("credits", "adjust", organization, "50", "--note", "welcome").out == "available_credits 50\n"
     assert there("credits", "adjust", organization, "-20", "--note", "by hand").out == "available_credits 30\n"

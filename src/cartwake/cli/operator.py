@@ -43,6 +43,12 @@ def create_org(name: str, plan: Annotated[str, typer.Option(help="FREE, PRO or U
         await open_account(conn, moment.now, organization_id)
         key = await create_key(conn, moment, KeyKind.ORGANIZATION, Scope(organization_id))
         typer.echo(f"organization_id {organization_id}\napi_key {key}")
+        if coming := PLANS[plan].monthly_credits:
+            typer.echo(
+                f"It has 0 credits until the month's {coming} come, within an hour of a running scheduler; "
+                "`cartwake credits adjust` adds some now.",
+                err=True,
+            )
 
     as_operator(create)
 

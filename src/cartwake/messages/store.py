@@ -100,6 +100,7 @@ UPDATE sms_messages m SET
   state = v.state, reason = COALESCE(v.reason, m.reason), carrier_sid = COALESCE(v.carrier_sid, m.carrier_sid),
   error_code = COALESCE(v.error_code, m.error_code),
   accepted_at = CASE WHEN v.accepted THEN COALESCE(m.accepted_at, %(now)s) ELSE m.accepted_at END,
+  sent_at = CASE WHEN v.state = 'sent' THEN COALESCE(m.sent_at, %(now)s) ELSE m.sent_at END,
   ended_at = CASE WHEN v.state = ANY(%(ended)s) THEN COALESCE(m.ended_at, %(now)s) END,
   lease_until = CASE WHEN v.state = 'sending' THEN m.lease_until END,
   attempt_id = CASE WHEN v.state = 'held' THEN NULL ELSE m.attempt_id END,
@@ -259,7 +260,7 @@ JOIN shop_sms_configs c ON (c.organization_id, c.shop_id) = (m.organization_id, 
 LIST_MESSAGES = """
 SELECT m.message_id, m.session_id, s.external_id, m.kind, m.step, m.state, m.reason, m.due_at, m.attempts,
        m.phone_sealed, m.phone_country, m.locale, m.template_version, m.segments, m.credits, m.carrier_sid,
-       m.accepted_at, m.error_code, m.ended_at, m.created_at, m.updated_at
+       m.accepted_at, m.sent_at, m.error_code, m.ended_at, m.created_at, m.updated_at
 FROM sms_messages m JOIN checkout_sessions s USING (organization_id, shop_id, session_id)
 WHERE m.organization_id = %(organization_id)s AND m.shop_id = %(shop_id)s
   AND (%(state)s::text IS NULL OR m.state = %(state)s)

@@ -163,7 +163,7 @@ class SenderView(BaseModel):
 
 @router.post("", status_code=201)
 async def post_organization(door: AtOperator, form: OrganizationForm) -> NewOrganization:
-    """Make an organization with an empty account, and its key."""
+    """Make an organization and its key. It has 0 credits until its plan's first ones come, within an hour."""
     moment = door.moment
     async with door.open() as conn:
         organization_id = await create_organization(conn, moment, name=form.name, plan=form.plan)

@@ -29,6 +29,7 @@ CREATE TABLE sms_messages (
   -- Written by the carrier's answers.
   carrier_sid      text,
   accepted_at      timestamptz,
+  sent_at          timestamptz,              -- of the receipt that says the carrier passed it on
   error_code       integer,
   ended_at         timestamptz,
   traceparent      text CHECK (char_length(traceparent) = 55),  -- the session's when it was scheduled
