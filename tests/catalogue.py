@@ -8,6 +8,7 @@ PLATFORM_TABLES = {
     "carrier_events",
     "deployment_home",
     "deployment_keys",
+    "deployment_schema",
     "deployment_switches",
     "invariant_checks",
     "operator_idempotent_answers",

@@ -130,7 +130,7 @@ async def test_the_page_shows_this_version_s_figures(doctor: Doctor) -> None:
     """The transcripts themselves are made, and compared, by the slow `test_doctor_transcript.py`."""
     page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
     found = await doctor.examine()
-    for check in ("migrations", "tenant walls", "periodic tasks"):
+    for check in ("migrations", "schema", "tenant walls", "periodic tasks"):
         assert page.count(found[check][1]) >= 1, found[check][1]
     assert page.count(f"\n{len(CHECKS)} checks: ") == 2
     table = page.partition("## What each check looks at")[2]

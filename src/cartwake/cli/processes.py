@@ -157,7 +157,7 @@ def migrate() -> None:
     settings = settings_and_logs()
     with database(settings, create=True) as url:
         try:
-            run_migrations(url, vault_of(settings))
+            revision = run_migrations(url, vault_of(settings))
         except psycopg.OperationalError as error:
             fail(f"The database cannot be used: {str(error).strip()}\n{_owner_advice(str(error))}")
         except (psycopg.errors.InsufficientPrivilege, DBAPIError) as error:
@@ -166,7 +166,9 @@ def migrate() -> None:
                 f"The login of CARTWAKE_DATABASE_URL may not do this: {said}\n"
                 "It must own the database and be allowed to create roles (ALTER ROLE … CREATEROLE)."
             )
-        typer.echo(f"The database is at revision {expected_revision()}.")
+        newer = revision != expected_revision()
+        more = ", newer than this version of Cartwake knows; nothing was to be done" if newer else ""
+        typer.echo(f"The database is at revision {revision}{more}.")
 
 
 def _owner_advice(said: str) -> str:

@@ -19,6 +19,7 @@ CHECKS: tuple[Check, ...] = (
     Check(LOGINS, database.look_at_logins, (DATABASE,)),
     Check("rights", database.look_at_rights, (DATABASE,)),
     Check(MIGRATIONS, database.look_at_migrations, (DATABASE,)),
+    Check("schema", database.look_at_schema, (MIGRATIONS,)),
     Check("tenant walls", database.look_at_walls, (MIGRATIONS,)),
     Check("database clock", database.look_at_database_clock, (DATABASE,)),
     Check("queue", queue.look_at_queue),

@@ -34,6 +34,15 @@ CREATE TABLE deployment_keys (
   mark     bytea NOT NULL CHECK (octet_length(mark) = 32)
 );
 
+-- What the last migration left in the catalogue, by name. Whatever of it is missing later was lost, as by a restore that
+-- was broken off; `cartwake migrate` and the doctor look.
+CREATE TABLE deployment_schema (
+  only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  revision text NOT NULL,
+  parts    text[] NOT NULL
+);
+GRANT SELECT ON deployment_schema TO cartwake_web;
+
 CREATE FUNCTION pause_moved_deployment(moment timestamptz) RETURNS boolean
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
   INSERT INTO public.deployment_switches (name, thrown_at)
