@@ -142,8 +142,7 @@ def run_until_signal(work: Callable[[Runtime, asyncio.Event], Awaitable[None]]) 
         await work(runtime, stop)
         return 0
 
-    with contextlib.suppress(KeyboardInterrupt):
-        run_with(go, PATIENCE_S)
+    run_with(go, PATIENCE_S)
 
 
 def _as_login(login: Login, work: Callable[[Runtime, Connection], Awaitable[None]]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import runpy
 import sys
 from pathlib import Path
@@ -61,7 +60,7 @@ def serve() -> None:
     from cartwake.web.server import run as run_web
 
     settings = settings_and_logs()
-    with contextlib.suppress(KeyboardInterrupt), ready_database(settings, PATIENCE_S) as url:
+    with ready_database(settings, PATIENCE_S) as url:
         run_web(settings, url)
 
 
