@@ -183,6 +183,60 @@ def test_up_with_secrets_in_files_says_what_it_stops(tmp_path: Path, settled_url
 
 
 @pytest.mark.slow
+def test_two_ups_at_once_do_not_take_each_other_s_ports(tmp_path: Path, settled_url: str) -> None:
+    """The second says what is in use; with a port of its own it runs, and its sandbox takes a free one."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("CARTWAKE_")}
+    environ["CARTWAKE_DATABASE_URL"] = settled_url
+    web_ports = [free_port(), free_port()]
+    ups = []
+    for number, port in enumerate(web_ports):
+        mine = {"CARTWAKE_PORT": str(port), "CARTWAKE_DATA_DIR": str(tmp_path / str(number))}
+        command = [sys.executable, "-m", "cartwake", "up"]
+        ups.append(
+            subprocess.Popen(command, env=environ | mine, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
+    sandboxes = []
+    for up in ups:
+        assert up.stdout is not None
+        for line in up.stdout:
+            if line.startswith("  sandbox "):
+                sandboxes.append(line)
+            if "Ctrl-C stops everything" in line:
+                break
+        else:
+            pytest.fail("it ended by itself")
+    addresses = {line.split()[1] for line in sandboxes}
+    assert len(addresses) == 2
+    for line in sandboxes:
+        assert (":8090/" in line) != ("(port 8090 is in use)" in line)
+    taken = {"CARTWAKE_PORT": str(web_ports[0]), "CARTWAKE_DATA_DIR": str(tmp_path / "third")}
+    third = subprocess.run(
+        [sys.executable, "-m", "cartwake", "up"],
+        env=environ | taken,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert third.returncode == 1
+    assert third.stderr.startswith(f"Port {web_ports[0]} of 127.0.0.1 is in use: ") and "CARTWAKE_PORT" in third.stderr
+    metrics = taken | {"CARTWAKE_PORT": str(free_port()), "CARTWAKE_METRICS_PORT": str(web_ports[0] - 1)}
+    fourth = subprocess.run(
+        [sys.executable, "-m", "cartwake", "up"],
+        env=environ | metrics,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert fourth.returncode == 1 and "CARTWAKE_METRICS_PORT (it and the next two)" in fourth.stderr, fourth.stderr
+    for up in ups:
+        up.send_signal(signal.SIGINT)
+        up.communicate(timeout=60)
+        assert up.returncode == 0
+
+
+@pytest.mark.slow
 def test_migrate_makes_it_and_then_there_is_one(cartwake: Cartwake, tmp_path: Path) -> None:
     home = tmp_path / "home"
     assert cartwake("migrate", data_dir=str(home)).status == 0

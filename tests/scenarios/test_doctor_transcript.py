@@ -18,8 +18,9 @@ import httpx
 import psycopg
 import pytest
 
-from cartwake.cluster import Cluster, engine_processes, sandbox_process, web_process
+from cartwake.cluster import Cluster, engine_processes, port_of, sandbox_process, web_process
 from cartwake.kit.embedded import embedded_postgres
+from cartwake.kit.listen import open_port
 from deployment import free_port
 
 pytestmark = pytest.mark.slow
@@ -86,7 +87,8 @@ async def all_is_under_way(environ: Mapping[str, str]) -> None:
 
 
 async def test_the_page_shows_what_the_doctor_says(tmp_path: Path) -> None:
-    home, web_port, sandbox_port = tmp_path / "home", free_port(), free_port()
+    home, web_port, listener = tmp_path / "home", free_port(), open_port("127.0.0.1", 0, "")
+    sandbox_port = port_of(listener)
     secrets = {"secret_keys": "k" * 40, "twilio_auth_token": "the-token-of-this-deployment", "wrong": "of-another-one"}
     for name, secret in secrets.items():
         (tmp_path / name).write_text(secret + "\n")
@@ -110,7 +112,7 @@ async def test_the_page_shows_what_the_doctor_says(tmp_path: Path) -> None:
             str(home): "/srv/cartwake",
         }
         worker, scheduler_process = engine_processes()
-        always = [sandbox_process(sandbox_port), web_process(web_port), worker]
+        always = [sandbox_process(listener), web_process(web_port), worker]
         async with Cluster(tmp_path / "logs", environ) as cluster:
             async with Cluster(tmp_path / "scheduler", environ) as scheduler:
                 await cluster.start(always)
