@@ -272,8 +272,14 @@ TUESDAY_AT_TEN = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 @contextlib.contextmanager
 def alone(home: Path) -> Iterator[None]:
     """Raise `ClusterError` when `cartwake up` already runs on this data folder: its clock and logs are there."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "up.lock").open("w") as lock:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock_file = (home / "up.lock").open("w")
+    except OSError as error:
+        raise ClusterError(
+            f"{home} cannot be written to: {os.strerror(error.errno or 0)}. Set CARTWAKE_DATA_DIR to a folder of yours."
+        ) from None
+    with lock_file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

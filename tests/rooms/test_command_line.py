@@ -102,6 +102,43 @@ def test_organizations_and_shops_are_listed(there: Cartwake, organization: str, 
     assert there("shop", "list", NOBODY).err == "There is no such organization.\n"
 
 
+def test_whose_keys_nobody_knows_is_said(there: Cartwake) -> None:
+    assert there("key", "list", NOBODY).err == "There is no such organization.\n"
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_clear_line(cartwake: Cartwake) -> None:
+    said = cartwake("up", data_dir="/proc/nowhere")
+    assert (said.status, said.out) == (1, "")
+    assert said.err.startswith("/proc/nowhere cannot be written to: ") and "CARTWAKE_DATA_DIR" in said.err
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"), [("53100", "The database's disk is full."), ("25006", "The database takes no writes: ")]
+)
+def test_a_database_that_cannot_write_is_one_clear_line(
+    there: Cartwake, fresh_url: str, code: str, advice: str
+) -> None:
+    refuse = (
+        f"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE USING ERRCODE = '{code}'; END$$;"
+    )
+    with psycopg.connect(fresh_url, autocommit=True) as owner:
+        owner.execute(refuse.encode())
+        owner.execute("CREATE TRIGGER refuse BEFORE INSERT ON organizations EXECUTE FUNCTION refuse()")
+    said = there("org", "create", "Lino Namai")
+    assert (said.status, said.out) == (1, "") and said.err.startswith(advice) and len(said.err.splitlines()) == 1
+
+
+def test_a_database_without_a_connection_to_spare_is_told_as_that(there: Cartwake, fresh_url: str) -> None:
+    name = psycopg.sql.Identifier(str(psycopg.conninfo.conninfo_to_dict(fresh_url)["dbname"]))
+    with psycopg.connect(fresh_url, autocommit=True) as owner:
+        owner.execute(psycopg.sql.SQL("ALTER DATABASE {} CONNECTION LIMIT 0").format(name))
+        try:
+            said = there("org", "list")
+        finally:
+            owner.execute(psycopg.sql.SQL("ALTER DATABASE {} CONNECTION LIMIT -1").format(name))
+    assert said.status == 1 and "has no connection to spare" in said.err and "Start it" not in said.err
+
+
 def test_explain_and_number_add_say_which_id_is_wrong(there: Cartwake, organization: str, shop: str) -> None:
     other = there("org", "create", "Kavos Krautuvė").value("organization_id")
     for words in (["explain", "{}", "{}", "cart-1"], ["number", "add", "{}", "{}", "+37061000001"]):

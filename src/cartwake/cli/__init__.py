@@ -8,6 +8,7 @@ import typer
 from cartwake.cli import events, looking, operator, processes, recovery
 from cartwake.cli.plumbing import MERCHANTS, RUN, fail
 from cartwake.kit.config import ConfigError
+from cartwake.kit.db import ailment
 from cartwake.kit.errors import CartwakeError
 from cartwake.kit.schema import NotReadyError
 
@@ -42,5 +43,9 @@ def main() -> None:
         fail(error.detail)
     except NotReadyError as error:
         fail(str(error))
-    except psycopg.OperationalError as error:
+    except psycopg.Error as error:
+        if told := ailment(error):
+            fail(told)
+        if not isinstance(error, psycopg.OperationalError):
+            raise
         fail(f"The database went away: {str(error).strip()}")

@@ -175,8 +175,11 @@ def list_keys_(
 ) -> None:
     """List keys, newest first: what they open, since when, until when, and when they were last used (to the hour)."""
     from cartwake.tenants.keys import list_keys
+    from cartwake.tenants.organizations import read_organization
 
     async def show(_runtime: Runtime, conn: Connection) -> None:
+        if organization_id is not None:
+            await read_organization(conn, organization_id)
         before = None
         while page := await list_keys(conn, organization_id, before=before, limit=PAGE):
             for key in page:

@@ -24,6 +24,7 @@ from cartwake.cli.plumbing import (
     say_what_ails_the_queue,
     settings_and_logs,
 )
+from cartwake.kit.db import ailment
 from cartwake.kit.runtime import Runtime, vault_of
 from cartwake.kit.tracing import tracing
 
@@ -158,7 +159,8 @@ def migrate() -> None:
         try:
             revision = run_migrations(url, vault_of(settings))
         except psycopg.OperationalError as error:
-            fail(f"The database cannot be used: {str(error).strip()}\n{_owner_advice(str(error))}")
+            advice = ailment(error) or _owner_advice(str(error))
+            fail(f"The database cannot be used: {str(error).strip()}\n{advice}")
         except (psycopg.errors.InsufficientPrivilege, DBAPIError) as error:
             said = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()[0]
             fail(

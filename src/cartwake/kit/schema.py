@@ -18,7 +18,7 @@ from psycopg import sql
 from sqlalchemy import NullPool, create_engine
 
 from cartwake.kit.crypto import Vault
-from cartwake.kit.db import LOGINS, WEB, Connection, Database, row
+from cartwake.kit.db import LOGINS, WEB, Connection, Database, ailment, row
 from cartwake.kit.schema_parts import keep_parts, missing_parts, some, tables_of_ours
 
 # Any constant will do; it keeps two `cartwake migrate` from running into each other.
@@ -151,7 +151,8 @@ def _ask(db: Database, query: str, params: list[object], patience_s: float) -> t
             # Waiting changes no password. (What failed to connect has no SQLSTATE, only words.)
             refused = "authentication failed" in str(error)
             if refused or time.monotonic() > deadline_s:
-                advice = NO_ENTRY if refused else "Start it, or set CARTWAKE_DATABASE_URL to where it is."
+                away = ailment(error) or "Start it, or set CARTWAKE_DATABASE_URL to where it is."
+                advice = NO_ENTRY if refused else away
                 raise NotReadyError(f"The database cannot be used: {str(error).strip()}\n{advice}") from None
         time.sleep(RETRY_PAUSE_S)
 
