@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# pytest rewrites 400 modules and keeps the result; told not to write bytecode, each of its processes does it again (5 s).
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo docs test check fmt bench fast abuse slow bullmq mutants simulate chaos lock clean
@@ -23,13 +25,13 @@ check: $(READY)  ## Format, lint, types, and the arrows between the rooms.
 	$(BIN)/lint-imports
 
 fast: $(READY)  ## The tests that take about a minute.
-	$(BIN)/pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not thorough" $(ARGS)
 
 abuse: $(READY)  ## The embedded PostgreSQL under force: kill -9, full and read-only disks; as root and as an ordinary user.
 	$(BIN)/pytest -n 2 -m abuse $(ARGS)
 
-slow: $(READY) .chromium .nginx  ## The tests that start whole deployments, and those in a real browser.
-	$(BIN)/pytest -m "slow and not abuse and not bullmq" $(ARGS)
+slow: $(READY) .chromium .nginx  ## The rest of the tests: the thorough, whole deployments, a real browser.
+	$(BIN)/pytest -m "(slow or thorough) and not abuse and not bullmq" $(ARGS)
 
 bullmq: $(READY) .redis .node  ## The BullMQ trigger in real processes on a Valkey and on Debian's Redis, and beside Node's client.
 	$(BIN)/pytest -m bullmq $(ARGS)

@@ -108,6 +108,7 @@ async def test_every_list_is_known_here_and_looks_like_the_others(world: World) 
     assert {path.replace("{locale}", "en") for path in found} == set(PAGED), "a list has no pages, or is not tried here"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", PAGED)
 async def test_pages_hold_still_while_the_list_grows(world: World, fresh_url: str, path: str) -> None:
     shop = await world.shop()

@@ -52,6 +52,7 @@ def test_an_organization_is_made_with_its_account(there: Cartwake, organization:
     assert there("org", "create", "x" * 201).err == "The name must have 1 to 200 characters.\n"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

@@ -49,7 +49,13 @@ def interrupted(words: list[str], after_s: float, environ: dict[str, str]) -> tu
     return os.waitstatus_to_exitcode(status), said.decode(errors="replace")
 
 
-@pytest.mark.parametrize("words", [["version"], ["doctor"], ["org", "list"], ["worker"], ["serve"]], ids=" ".join)
+MORE = [
+    pytest.param(words.split(), marks=pytest.mark.thorough, id=words)
+    for words in ("version", "doctor", "worker", "serve")
+]
+
+
+@pytest.mark.parametrize("words", [pytest.param(["org", "list"], id="org list"), *MORE])
 def test_ctrl_c_ends_a_command_quietly(words: list[str], tmp_path: Path) -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("CARTWAKE_")}
     # Nothing answers there: what wants a database waits for it.

@@ -196,6 +196,7 @@ WRONG: list[tuple[dict[str, str], str]] = [
 ]
 
 
+@pytest.mark.thorough
 async def test_what_keeps_the_carrier_from_knowing_us_is_told_apart(doctor: Doctor) -> None:
     async def gone(_request: web.Request) -> web.StreamResponse:
         return web.json_response({"code": 20404, "message": "not found", "status": 404}, status=404)
@@ -211,6 +212,7 @@ async def test_what_keeps_the_carrier_from_knowing_us_is_told_apart(doctor: Doct
             assert "mistyped" not in str(found)
 
 
+@pytest.mark.thorough
 async def test_an_account_that_cannot_text_is_noticed(doctor: Doctor) -> None:
     for status, kind, verdict, said in (
         ("suspended", "Full", "fail", "is suspended"),
@@ -222,6 +224,7 @@ async def test_an_account_that_cannot_text_is_noticed(doctor: Doctor) -> None:
         assert found["carrier"][0] == verdict and said in found["carrier"][1]
 
 
+@pytest.mark.thorough
 async def test_senders_are_the_account_s_and_their_replies_come_to_us(doctor: Doctor) -> None:
     await doctor.deployment.shop(sender="+37061000001")
     found = await doctor.examine()
@@ -270,6 +273,7 @@ CHANGES: dict[str, Change] = {
 }
 
 
+@pytest.mark.thorough
 async def test_a_proxy_that_changes_what_the_carrier_signed_is_noticed(doctor: Doctor) -> None:
     runtime = doctor.deployment.runtime
     before = runtime.settings
@@ -310,6 +314,7 @@ async def test_whoever_answers_webhooks_in_our_place_is_noticed(doctor: Doctor) 
         assert wrong(found) == {"webhooks"} and said in found["webhooks"][1]
 
 
+@pytest.mark.thorough
 async def test_an_address_that_does_not_lead_to_us_is_told_apart(doctor: Doctor) -> None:
     async def moved(request: web.Request) -> web.StreamResponse:
         raise web.HTTPMovedPermanently(f"https://sms.example.com{request.path}")
@@ -596,6 +601,7 @@ async def test_who_texts_without_credits_is_told(doctor: Doctor) -> None:
     assert (await doctor.examine())["credits"][0] == "ok"
 
 
+@pytest.mark.thorough
 async def test_a_reservation_that_nobody_settles_is_noticed(doctor: Doctor) -> None:
     shop = await doctor.deployment.shop()
     await leave_cart(shop)
@@ -627,6 +633,7 @@ class Usage(NamedTuple):
     free: int
 
 
+@pytest.mark.thorough
 async def test_a_disk_that_is_nearly_full_is_noticed(
     doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,7 +58,9 @@ def owner(url: str, *statements: str) -> None:
             conn.execute(statement.encode())
 
 
-@pytest.mark.parametrize("part", [0.02, 0.1, 0.3, 0.45, 0.55, 0.7, 0.9, 0.99])
+@pytest.mark.parametrize(
+    "part", [0.3, 0.9, *(pytest.param(part, marks=pytest.mark.thorough) for part in (0.02, 0.1, 0.45, 0.55, 0.7, 0.99))]
+)
 def test_a_restore_that_was_broken_off_is_told(
     cartwake: Cartwake, backup: Path, empty_url: str, tmp_path: Path, part: float
 ) -> None:

@@ -106,6 +106,7 @@ async def test_two_workers_want_the_same_single_text(deployment: Deployment) -> 
     assert deployment.sandbox.state.accepted == 10 and await texts_sent_twice(deployment) == []
 
 
+@pytest.mark.thorough
 async def test_two_workers_and_two_merchants_want_to_text_one_phone(deployment: Deployment) -> None:
     linen, books = await deployment.shop("Linas"), await deployment.shop("Knygos")
     async with deployment.another_process(dispatch_batch=1) as one, deployment.another_process(dispatch_batch=1) as two:
@@ -235,6 +236,7 @@ async def due_cart(deployment: Deployment) -> ShopClient:
     return shop
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("write", "ends"),
     [
@@ -273,6 +275,7 @@ async def test_a_change_that_comes_while_the_worker_claims_waits_for_it(deployme
     assert await state_of(deployment, shop, "cart-1") == "delivered"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("seconds", "sent"), [(30, 1), (31, 0)])
 async def test_a_worker_that_dozes_off_does_not_send_what_it_claimed_too_long_ago(
     deployment: Deployment, seconds: int, sent: int
@@ -301,6 +304,7 @@ async def write_to_us(deployment: Deployment, *bodies: str) -> None:
         deployment.clock.advance(seconds=20)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("bodies", "ends"),
     [

@@ -109,6 +109,7 @@ async def test_after_a_restore_nobody_is_texted_twice_and_no_stop_is_lost(
         assert suppressed.fetchall() == [("stop",)], "the STOP that came after the backup counts again"
 
 
+@pytest.mark.thorough
 async def test_a_text_whose_cart_the_backup_never_saw_still_counts_for_its_phone(
     deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
 ) -> None:
@@ -129,6 +130,7 @@ async def test_a_text_whose_cart_the_backup_never_saw_still_counts_for_its_phone
     assert found.credits == await cost_at_the_carrier(deployment, [JONAS])
 
 
+@pytest.mark.thorough
 async def test_a_text_that_the_backup_knows_is_not_accounted_for_again(
     deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
 ) -> None:
@@ -194,6 +196,7 @@ async def test_a_backup_taken_under_load_texts_nobody_twice_and_accounts_for_eve
     assert spent == (await cost_at_the_carrier(deployment, phones),), "what the carrier took is what was paid for"
 
 
+@pytest.mark.thorough
 async def test_what_a_restored_balance_cannot_pay_is_said_and_taken_later(
     deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
 ) -> None:
@@ -220,6 +223,7 @@ async def test_what_a_restored_balance_cannot_pay_is_said_and_taken_later(
     await restored.sound()
 
 
+@pytest.mark.thorough
 async def test_the_link_in_a_text_that_the_backup_never_saw_still_leads_to_the_cart(
     deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
 ) -> None:

@@ -133,7 +133,7 @@ def ailment(error: psycopg.Error) -> str | None:
         return "The database takes no writes: lead CARTWAKE_DATABASE_URL (or _FILE) to the primary, not to a standby."
     if any(words in str(error) for words in ("too many connections", "too many clients", "connection slots")):
         return (
-            "The database has no connection to spare: raise its max_connections (or the database's or role's limit), or "
+            "The database has no connection to spare: raise its max_connections (or the database's limit), or "
             "lower CARTWAKE_DATABASE_POOL_SIZE, which counts for each process and login."
         )
     return None
