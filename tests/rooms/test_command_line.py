@@ -103,6 +103,30 @@ def test_organizations_and_shops_are_listed(there: Cartwake, organization: str, 
     assert there("shop", "list", NOBODY).err == "There is no such organization.\n"
 
 
+def test_what_a_reader_was_told_of_stays_though_it_reads_no_more(settled_url: str) -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("CARTWAKE_")}
+    environ["CARTWAKE_DATABASE_URL"] = settled_url
+    reader, writer = os.pipe()
+    os.close(reader)  # as `| head -1`, which has seen enough
+    command = [sys.executable, "-m", "cartwake", "org", "create", "Lino Namai"]
+    ended = subprocess.run(command, env=environ, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert "Traceback" not in ended.stderr and "process.failed" not in ended.stderr
+    with psycopg.connect(settled_url) as owner:
+        assert owner.execute("SELECT name FROM organizations").fetchall() == [("Lino Namai",)]
+
+
+def test_senders_and_credits_are_shown(there: Cartwake, organization: str, shop: str) -> None:
+    sender = there("number", "add", organization, shop, "+37061000001").value("sender_id")
+    assert there("number", "list", organization, shop).out == (
+        f"{sender}  +37061000001  long_code  LT  10 segments/s\n"
+    )
+    assert there("number", "list", organization, NOBODY).err.startswith("The organization is known, but it has no shop")
+    there("credits", "adjust", organization, "50", "--note", "welcome")
+    assert there("credits", "show", organization).out == "available_credits 50\nreserved_credits 0\n"
+    assert there("credits", "show", NOBODY).err == "There is no such organization.\n"
+
+
 def test_whose_keys_nobody_knows_is_said(there: Cartwake) -> None:
     assert there("key", "list", NOBODY).err == "There is no such organization.\n"
 

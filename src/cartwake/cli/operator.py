@@ -241,6 +241,22 @@ def revoke(
     as_operator(act)
 
 
+@number_app.command("list")
+def list_numbers(organization_id: Uuid, shop_id: Uuid) -> None:
+    """List a shop's active senders: id, address, kind, country, and how fast the carrier takes segments from each."""
+    from cartwake.numbers.senders import read_active_senders
+    from cartwake.tenants.model import ShopScope
+
+    async def show(_runtime: Runtime, conn: Connection) -> None:
+        await require_shop(conn, organization_id, shop_id)
+        scope = ShopScope(organization_id, shop_id)
+        for each in (await read_active_senders(conn, [scope]))[scope]:
+            pace = f"{each.segments_per_s:g} segments/s"
+            typer.echo(f"{each.sender_id}  {each.address}  {each.kind}  {each.country or '--'}  {pace}")
+
+    as_operator(show)
+
+
 @number_app.command("add")
 def add_number(
     organization_id: Uuid,
@@ -259,6 +275,20 @@ def add_number(
         typer.echo(f"sender_id {sender.sender_id}\nkind {sender.kind}\nsegments_per_s {sender.segments_per_s}")
 
     as_operator(add)
+
+
+@credits_app.command("show")
+def show_credits(organization_id: Uuid) -> None:
+    """What an organization may spend, and what is set aside for texts on their way."""
+    from cartwake.credits.balance import read_balance
+    from cartwake.tenants.organizations import read_organization
+
+    async def show(_runtime: Runtime, conn: Connection) -> None:
+        await read_organization(conn, organization_id)
+        balance = await read_balance(conn, organization_id)
+        typer.echo(f"available_credits {balance.available_credits}\nreserved_credits {balance.reserved_credits}")
+
+    as_operator(show)
 
 
 # Unknown options are arguments here: -20 is a number.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import io
 import os
 import signal
 import sys
@@ -146,12 +147,17 @@ def run_until_signal(work: Callable[[Runtime, asyncio.Event], Awaitable[None]]) 
 
 
 def _as_login(login: Login, work: Callable[[Runtime, Connection], Awaitable[None]]) -> None:
+    # Told once it is committed: a reader that goes away (`| head -1`) would else undo what it has just been told of.
+    told = io.StringIO()
+
     async def go(runtime: Runtime) -> int:
         async with runtime.db.transaction(login) as conn:
-            await work(runtime, conn)
+            with contextlib.redirect_stdout(told):
+                await work(runtime, conn)
         return 0
 
     run_with(go)
+    typer.echo(told.getvalue(), nl=False)
 
 
 async def require_shop(conn: Connection, organization_id: UUID, shop_id: UUID) -> None:
