@@ -21,9 +21,10 @@ from cartwake.consent.events import withdraw
 from cartwake.consent.model import Channel, ConsentChange
 from cartwake.kit.db import ENGINE, Connection
 from cartwake.kit.phones import hash_phone
+from cartwake.messages.aside import set_aside
 from cartwake.messages.dispatch import claim_batch
 from cartwake.messages.inbound import apply_inbound
-from cartwake.messages.inbox import claim_events, finish_events, open_events, set_aside
+from cartwake.messages.inbox import claim_events, finish_events, open_events
 from cartwake.tenants.model import SmsConfig
 from cartwake.tenants.scope import tenant_transaction
 from cartwake.worker import dispatch_once, record, work_off_events
@@ -394,7 +395,7 @@ async def test_an_event_that_is_set_aside_is_never_the_one_behind_it(deployment:
 
         async def set_it_aside() -> None:
             async with runtime.db.transaction(ENGINE) as mine:
-                await set_aside(mine, runtime.clock.now(), broken.event_id)
+                await set_aside(mine, runtime.clock.now(), broken.event_id, ValueError())
 
         aside = asyncio.create_task(set_it_aside())
         await deployment.waits_for_a_lock_or_ends(aside)

