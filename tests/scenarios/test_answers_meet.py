@@ -1,0 +1,102 @@
+"""Answers that meet, and whoever dies around asking for them: what was said last counts, and counts once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from cartwake.carriers.protocol import Absent, Accepted, Found
+from cartwake.kit.db import ENGINE
+from cartwake.messages import reconcile
+from cartwake.messages.inbox import claim_events, finish_events, open_events
+from cartwake.messages.receipts import apply_receipts
+from cartwake.worker import dispatch_once, record
+from deployment import Deployment, leave_cart, phone
+from world import RUTA, ShopClient
+
+
+async def due_cart(deployment: Deployment) -> ShopClient:
+    shop = await deployment.shop()
+    await leave_cart(shop)
+    await deployment.jump(minutes=30)
+    deployment.clock.advance(minutes=15)
+    return shop
+
+
+async def state_of(deployment: Deployment, shop: ShopClient, external_id: str = "cart-1") -> str:
+    (message,) = await deployment.messages(shop, external_id)
+    state: str = message["state"]
+    return state
+
+
+async def test_an_answer_waits_for_the_receipt_that_is_being_applied(deployment: Deployment) -> None:
+    """Or a text that has arrived would be one that was just taken, and wait three days for its receipt."""
+    shop = await due_cart(deployment)
+    (attempt,) = (await dispatch_once(deployment.runtime)).attempts
+    await deployment.receipts(shop, "delivered")
+    moment = deployment.runtime.moment()
+    async with deployment.runtime.db.transaction(ENGINE) as conn:
+        events = open_events(moment.vault, await claim_events(conn, 10))
+        outcomes, _ = await apply_receipts(conn, moment, events, ["failed"])
+        await finish_events(conn, moment, outcomes)
+        answer = asyncio.create_task(
+            record(deployment.runtime, [(attempt, Accepted("SM" + attempt.text.attempt_id.hex))])
+        )
+        await deployment.waits_for_a_lock_or_ends(answer)
+        assert not answer.done()
+    assert await answer == []
+    assert await state_of(deployment, shop) == "delivered"
+
+
+@pytest.mark.parametrize("fault", ["error_before_rate", "error_after_rate"])
+async def test_a_scheduler_dies_after_asking_about_a_text_of_unknown_fate(deployment: Deployment, fault: str) -> None:
+    """What it was told is lost with it. The next one asks again."""
+    shop = await due_cart(deployment)
+    await deployment.faults(**{fault: 1, "lost_callback_rate": 1})
+    await deployment.dispatch()
+    assert await state_of(deployment, shop) == "unknown"
+    await deployment.faults(lost_callback_rate=1)
+    moment, kind = deployment.runtime.moment(), Found if fault == "error_after_rate" else Absent
+    async with deployment.runtime.db.transaction(ENGINE) as conn:
+        doubtful = await reconcile.read_doubtful(conn, moment.vault, moment.now, 10)
+    assert [type(fate) for _, fate in await reconcile.ask(deployment.carrier, doubtful)] == [kind]
+    assert await state_of(deployment, shop) == "unknown"
+    assert (await shop.merchant.credits())["reserved_credits"] > 0
+    await deployment.jump(minutes=31)
+    ends = {"error_before_rate": "not_accepted", "error_after_rate": "delivered"}
+    assert await state_of(deployment, shop) == ends[fault]
+    assert (await shop.merchant.credits())["reserved_credits"] == 0
+    assert len(await deployment.phone_shows(RUTA)) == (fault == "error_after_rate")
+
+
+async def test_a_scheduler_dies_after_asking_about_a_text_without_a_receipt(deployment: Deployment) -> None:
+    shop = await due_cart(deployment)
+    await deployment.faults(lost_callback_rate=1)
+    await deployment.work()
+    now = deployment.clock.advance(hours=72)
+    async with deployment.runtime.db.transaction(ENGINE) as conn:
+        silent = await reconcile.read_silent(conn, now, 10)
+    assert [type(fate) for _, fate in await reconcile.look_up(deployment.carrier, silent)] == [Found]
+    assert await state_of(deployment, shop) == "accepted"
+    await deployment.jump(hours=1)
+    assert await state_of(deployment, shop) == "delivered"
+    assert deployment.sandbox.state.accepted == 1
+
+
+async def test_a_text_that_must_wait_is_not_taken_along_with_one_that_is_due(deployment: Deployment) -> None:
+    """The carrier asked for five minutes' peace about the first; the shop's second text comes due before."""
+    shop = await deployment.shop()
+    await leave_cart(shop)
+    await deployment.jump(minutes=1)
+    await leave_cart(shop, "cart-2", phone=phone(2))
+    await deployment.jump(minutes=40)
+    await deployment.faults(throttle_rate=1, retry_after_s=300)
+    await deployment.jump(minutes=4)
+    assert await state_of(deployment, shop) == "held"
+    await deployment.faults()
+    await deployment.jump(minutes=1)
+    assert await state_of(deployment, shop, "cart-2") == "delivered"
+    assert await state_of(deployment, shop) == "held"
+    await deployment.jump(minutes=4)
+    assert await state_of(deployment, shop) == "delivered"
