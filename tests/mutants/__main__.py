@@ -25,14 +25,18 @@ def load_table() -> dict[str, dict[str, Any]]:
 
 
 def broken_source(mutant: dict[str, Any], folder: Path) -> Path:
-    """A copy of the source with one line broken. Raises `ValueError` when the line is not there, once."""
+    """A copy of the source with one line broken, and those that hold the same wall.
+
+    Raises `ValueError` when a line is not there.
+    """
     copy = folder / "src"
     shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
-    file = copy / "cartwake" / mutant["file"]
-    text = file.read_text("utf-8")
-    if text.count(mutant["old"]) < 1:
-        raise ValueError(f"{mutant['file']} no longer holds the line")
-    file.write_text(text.replace(mutant["old"], mutant["new"], 1), "utf-8")
+    for line in (mutant, *mutant.get("also", ())):
+        file = copy / "cartwake" / line["file"]
+        text = file.read_text("utf-8")
+        if line["old"] not in text:
+            raise ValueError(f"{line['file']} no longer holds the line")
+        file.write_text(text.replace(line["old"], line["new"], 1), "utf-8")
     return copy
 
 
