@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from cartwake.carriers.open import STATUS_PATH
 from cartwake.carriers.protocol import Absent, Accepted, Found
 from cartwake.kit.db import ENGINE
 from cartwake.messages import reconcile
@@ -70,6 +71,24 @@ async def test_a_scheduler_dies_after_asking_about_a_text_of_unknown_fate(deploy
     assert len(await deployment.phone_shows(RUTA)) == (fault == "error_after_rate")
 
 
+async def test_a_receipt_that_comes_while_the_carrier_is_asked_is_believed(deployment: Deployment) -> None:
+    """The carrier did not list the text yet, and its receipt was on its way."""
+    shop = await due_cart(deployment)
+    await deployment.faults(error_before_rate=1)
+    await deployment.dispatch()
+    deployment.clock.advance(minutes=31)
+    moment = deployment.runtime.moment()
+    async with deployment.runtime.db.transaction(ENGINE) as conn:
+        doubtful = await reconcile.read_doubtful(conn, moment.vault, moment.now, 10)
+    fates = await reconcile.ask(deployment.carrier, doubtful)
+    assert [type(fate) for _, fate in fates] == [Absent]
+    await deployment.carrier_says(shop, "sent")
+    async with deployment.runtime.db.transaction(ENGINE) as conn:
+        assert await reconcile.record_fates(conn, moment, fates, []) == []
+    assert await state_of(deployment, shop) == "sent"
+    assert (await shop.merchant.credits())["reserved_credits"] == 0
+
+
 async def test_a_scheduler_dies_after_asking_about_a_text_without_a_receipt(deployment: Deployment) -> None:
     shop = await due_cart(deployment)
     await deployment.faults(lost_callback_rate=1)
@@ -100,3 +119,32 @@ async def test_a_text_that_must_wait_is_not_taken_along_with_one_that_is_due(dep
     assert await state_of(deployment, shop) == "held"
     await deployment.jump(minutes=4)
     assert await state_of(deployment, shop) == "delivered"
+
+
+async def test_a_receipt_that_has_lost_our_attempt_is_known_by_the_carrier_s_id(deployment: Deployment) -> None:
+    """A proxy in between may cut an address's query off."""
+    shop = await due_cart(deployment)
+    await deployment.faults(lost_callback_rate=1)
+    await deployment.work()
+    (message,) = await deployment.messages(shop)
+    for sid, state in (("SM" + "f" * 32, "accepted"), (message["carrier_sid"], "delivered")):
+        form = {"MessageSid": sid, "MessageStatus": "delivered", "AccountSid": "AC" + "0" * 32}
+        await deployment.world.carrier_posts(STATUS_PATH, form)
+        await deployment.settle()
+        assert await state_of(deployment, shop) == state
+
+
+async def test_a_text_that_was_thrown_back_leaves_its_phone_to_others(deployment: Deployment) -> None:
+    """The attempt that failed is over: nobody who looks at what was sent today counts it."""
+    shop, other = await due_cart(deployment), await deployment.shop("Knygos")
+    await deployment.faults(throttle_rate=1, retry_after_s=3600)
+    await deployment.work()
+    await deployment.faults()
+    (held,) = await deployment.messages(shop)
+    assert (held["state"], held["attempt_id"]) == ("held", None)
+    await leave_cart(other)
+    await deployment.jump(minutes=45)
+    assert await state_of(deployment, other) == "delivered"
+    await deployment.sound()
+    await deployment.jump(minutes=15)
+    assert (await deployment.trace(shop))[-1] == "caps drop recipient_cap"
