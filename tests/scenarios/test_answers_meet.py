@@ -148,3 +148,26 @@ async def test_a_text_that_was_thrown_back_leaves_its_phone_to_others(deployment
     await deployment.sound()
     await deployment.jump(minutes=15)
     assert (await deployment.trace(shop))[-1] == "caps drop recipient_cap"
+
+
+@pytest.mark.parametrize("fault", ["error_after_rate", "lost_callback_rate"])
+async def test_a_carrier_that_never_answers_about_one_text_is_asked_about_the_others(
+    deployment: Deployment, fault: str
+) -> None:
+    """Whoever was asked about last waits longest, or a few texts would keep the credits of all others."""
+    shop = await deployment.shop()
+    for number in range(3):
+        await leave_cart(shop, f"cart-{number}", phone=phone(number))
+    await deployment.jump(minutes=30)
+    await deployment.faults(**{"lost_callback_rate": 1, fault: 1})
+    deployment.clock.advance(minutes=15)
+    await deployment.dispatch()
+    deployment.clock.advance(hours=73)
+    asked = set()
+    for _ in range(3):
+        moment = deployment.runtime.moment()
+        async with deployment.runtime.db.transaction(ENGINE) as conn:
+            doubtful = await reconcile.read_doubtful(conn, moment.vault, moment.now, 1)
+            asked |= {each.attempt_id for each in doubtful or await reconcile.read_silent(conn, moment.now, 1)}
+        deployment.clock.advance(seconds=1)
+    assert len(asked) == 3

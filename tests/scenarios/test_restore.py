@@ -161,6 +161,24 @@ async def test_a_text_that_the_backup_knows_is_not_accounted_for_again(
     await restored.sound()
 
 
+async def test_a_lost_text_that_did_not_arrive_costs_nothing(
+    deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
+) -> None:
+    settled(fresh_url)
+    shop = await deployment.shop("Lino Namai")
+    backup_at = deployment.clock.now()
+    dump(fresh_url, tmp_path / "backup")
+    await deployment.script(JONAS, outcome="undelivered", error_code=30003)
+    await shop.put_session("after", consent=TICKED, phone=JONAS, country="DE", locale="de")
+    await deployment.outlast_a_cart()
+    restore(tmp_path / "backup", copy_of.url)
+
+    restored = replace(deployment, runtime=replace(deployment.runtime, db=copy_of))
+    found = await recover_from(restored.runtime, deployment.carrier, backup_at)  # type: ignore[arg-type]
+    assert found == Recovered(texts=1)
+    await restored.sound()
+
+
 async def test_a_text_that_was_in_flight_when_the_backup_was_taken_is_paid_for_once(
     deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
 ) -> None:
