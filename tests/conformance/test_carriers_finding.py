@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 
 from cartwake.carriers.protocol import (
@@ -16,6 +17,7 @@ from cartwake.carriers.sandbox import Recipient
 from conformance.bench import (
     ACCOUNT,
     ONA,
+    SID,
     START,
     VIKTOR,
     Bench,
@@ -60,6 +62,18 @@ async def test_another_text_is_not_mistaken_for_it(bench: Bench) -> None:
     assert isinstance(await bench.carrier.find(text, since), Found)
 
 
+async def test_texts_between_other_numbers_in_the_answer_are_not_mistaken_for_it(bench: Bench) -> None:
+    """A carrier that does not know the filters lists everything."""
+    text = a_text()
+    record = {"sid": SID, "to": text.to, "from": text.sender, "body": text.body, "status": "sent"}
+    for changes, kind in (({}, Found), ({"to": VIKTOR}, Absent), ({"from": "+37061000002"}, Absent)):
+        listed = Peculiar(200, json.dumps({"messages": [record | changes], "next_page_uri": None}))
+        async with listening(listed.answer) as url:
+            carrier = bench.make_carrier(url)
+            assert isinstance(await carrier.find(text, START), kind), changes
+            await carrier.close()
+
+
 async def test_it_is_found_behind_many_newer_ones(bench: Bench) -> None:
     text = a_text()
     await bench.carrier.send(text)
@@ -74,6 +88,16 @@ async def test_a_carrier_that_cannot_be_asked_says_so(bench: Bench) -> None:
             carrier = bench.make_carrier(url)
             assert isinstance(await carrier.find(a_text(), START), CannotAsk)
             await carrier.close()
+
+
+async def test_what_is_said_of_another_text_is_no_answer(bench: Bench) -> None:
+    """A cache in between, or a bug: what it says of that text must not end this one."""
+    other = Peculiar(200, f'{{"sid": "{SID}", "status": "delivered"}}')
+    async with listening(other.answer) as url:
+        carrier = bench.make_carrier(url)
+        assert isinstance(await carrier.look_up(SID, a_text().attempt_id), Found)
+        assert isinstance(await carrier.look_up("SM" + "1" * 32, a_text().attempt_id), CannotAsk)
+        await carrier.close()
 
 
 async def test_a_list_without_an_end_is_not_read_for_ever(bench: Bench) -> None:

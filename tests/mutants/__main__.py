@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
 TABLE = Path(__file__).with_name("table.toml")
-# A mutant may make a test hang; that is noticed too.
-PATIENCE_S = 180
+# A mutant may make a test hang; that is noticed too, and said.
+PATIENCE_S = 300
 
 
 def load_table() -> dict[str, dict[str, Any]]:
@@ -23,46 +25,67 @@ def load_table() -> dict[str, dict[str, Any]]:
 
 
 def broken_source(mutant: dict[str, Any], folder: Path) -> Path:
-    """A copy of the source with one line broken. Raises `ValueError` when the line is not there, once."""
+    """A copy of the source with one line broken, and those that hold the same wall.
+
+    Raises `ValueError` when a line is not there.
+    """
     copy = folder / "src"
     shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
-    file = copy / "cartwake" / mutant["file"]
-    text = file.read_text("utf-8")
-    if text.count(mutant["old"]) < 1:
-        raise ValueError(f"{mutant['file']} no longer holds the line")
-    file.write_text(text.replace(mutant["old"], mutant["new"], 1), "utf-8")
+    for line in (mutant, *mutant.get("also", ())):
+        file = copy / "cartwake" / line["file"]
+        text = file.read_text("utf-8")
+        if line["old"] not in text:
+            raise ValueError(f"{line['file']} no longer holds the line")
+        file.write_text(text.replace(line["old"], line["new"], 1), "utf-8")
     return copy
 
 
-def is_noticed(mutant: dict[str, Any]) -> bool:
-    """Whether a test fails (or hangs) with this line broken."""
+def how_noticed(mutant: dict[str, Any]) -> str | None:
+    """Which test fails with this line broken, or that one hangs; None when none does.
+
+    Raises `RuntimeError` when the tests cannot be run at all, which proves nothing.
+    """
     with tempfile.TemporaryDirectory(prefix="cartwake-mutant-") as folder:
-        environment = os.environ | {"PYTHONPATH": str(broken_source(mutant, Path(folder)))}
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
         try:
-            done = subprocess.run(
-                [*command, *mutant["tests"]],
-                cwd=ROOT,
-                env=environment,
-                capture_output=True,
-                timeout=PATIENCE_S,
-                check=False,
-            )
+            done = run_tests(mutant["tests"], broken_source(mutant, Path(folder)), PATIENCE_S)
         except subprocess.TimeoutExpired:
-            return True
-    return done.returncode == 1
+            return "hangs"
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    if done.returncode == 1 and failed:
+        return str(failed[0])
+    if done.returncode != 0:
+        raise RuntimeError(f"pytest ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return None
+
+
+def run_tests(tests: Iterable[str], source: Path, patience_s: float | None = None) -> subprocess.CompletedProcess[str]:
+    """Run some tests against a source, up to the first failure."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--tb=no", *tests],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(source)},
+        capture_output=True,
+        text=True,
+        timeout=patience_s,
+        check=False,
+    )
 
 
 def main(names: list[str]) -> int:
     """Run the named mutants, or all; 0 when each was noticed."""
     table = load_table()
+    chosen = {name: table[name] for name in names} if names else table
+    sound = run_tests(sorted({test for mutant in chosen.values() for test in mutant["tests"]}), ROOT / "src")
+    if sound.returncode != 0:
+        print(f"The tests fail with no line broken, so their failing would prove nothing:\n{sound.stdout}")
+        return 1
     survived = []
-    for name in names or table:
-        noticed = is_noticed(table[name])
-        print(f"{'noticed ' if noticed else 'SURVIVED'}  {table[name]['guarantee']:<6} {name}", flush=True)
-        if not noticed:
+    for name, mutant in chosen.items():
+        noticed = how_noticed(mutant)
+        print(f"{'noticed ' if noticed else 'SURVIVED'}  {mutant['guarantee']:<6} {name}  {noticed or ''}", flush=True)
+        if noticed is None:
             survived.append(name)
-    print(f"{len(names or table)} lines broken, {len(survived)} of them unnoticed.")
+    print(f"{len(chosen)} lines broken, {len(survived)} of them unnoticed.")
     return 1 if survived else 0
 
 

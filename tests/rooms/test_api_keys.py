@@ -123,11 +123,23 @@ async def test_the_last_operator_key_cannot_be_revoked_but_replaced(world: World
     refused = await world.operator.api("DELETE", path)
     assert refused.status_code == 409 and refused.json()["type"] == "/problems/last-operator-key"
     made = await world.operator.call("POST", f"{path}/rotation", {"overlap_s": 60})
-    assert (await world.operator.api("DELETE", path)).status_code == 200
     new = with_key(world, made)
+    assert (await world.operator.api("DELETE", path)).status_code == 200
     assert (await world.operator.api("GET", "/v1/operator-keys")).status_code == 401
     assert (await new.api("DELETE", f"/v1/operator-keys/{made['key_id']}")).status_code == 409
     assert (await new.api("DELETE", f"/v1/operator-keys/{NOBODY}")).status_code == 404
+
+
+async def test_an_operator_key_that_was_replaced_opens_nothing_once_the_overlap_is_over(
+    world: World, clock: ManualClock
+) -> None:
+    (old,) = (await world.operator.call("GET", "/v1/operator-keys"))["data"]
+    made = await world.operator.call("POST", f"/v1/operator-keys/{old['key_id']}/rotation", {"overlap_s": 60})
+    clock.advance(seconds=59)
+    assert (await world.operator.api("GET", "/v1/operator-keys")).status_code == 200
+    clock.advance(seconds=1)
+    assert (await world.operator.api("GET", "/v1/operator-keys")).status_code == 401
+    assert (await with_key(world, made).api("GET", "/v1/operator-keys")).status_code == 200
 
 
 async def test_of_two_operator_keys_revoked_at_once_one_stays(world: World) -> None:

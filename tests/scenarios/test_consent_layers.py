@@ -1,13 +1,21 @@
 """The article's four layers of consent, one at a time.
 
-In each story three of the layers would let the text go, and one alone stands between the shopper and it. That
-the three really would is shown beside it: the same story without the fourth layer ends with a text.
+In each story three of the layers would let the text go, and one alone stands between the shopper and it. At the
+end the other three are taken out altogether; without any of the four the same stories end with a text.
 """
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import psycopg
+import pytest
+from phonenumbers import PhoneNumberType
+
+from cartwake.invariants import broken_invariants
+from cartwake.kit import phones
+from cartwake.kit.db import ENGINE
 from deployment import Deployment, leave_cart
 from world import RUTA, TICKED, UNTICKED, Json, ShopClient
 
@@ -165,3 +173,89 @@ async def test_when_consent_was_given_and_taken_back_can_be_shown(deployment: De
         ("granted", "checkbox", given_at),
         ("suppressed", "inbound_text", taken_back_at),
     ]
+
+
+# --- each with the other three taken out -------------------------------------------------------------
+
+LANDLINE = "+37052123456"
+# A database that heeds no no: whatever is said, every phone that it knows has agreed.
+HEED_NOTHING = """
+CREATE FUNCTION heed_nothing() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  NEW.state := 'granted';
+  NEW.suppressed_at := NULL;
+  NEW.suppression_reason := NULL;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER heed_nothing BEFORE INSERT OR UPDATE ON consent_states FOR EACH ROW EXECUTE FUNCTION heed_nothing();
+"""
+# What was done to the database, undone: the next test gets it, and no text may have gone out after a no.
+HEED_AGAIN = """
+DROP FUNCTION IF EXISTS heed_nothing CASCADE;
+ALTER TABLE consent_events DISABLE TRIGGER USER;
+DELETE FROM consent_evidence USING consent_events AS e
+  WHERE consent_evidence.event_id = e.event_id AND e.action = 'suppressed';
+DELETE FROM consent_events WHERE action = 'suppressed';
+ALTER TABLE consent_events ENABLE TRIGGER USER;
+"""
+
+
+class NobodyListed(set[tuple[str, str]]):
+    """A carrier's STOP list that nobody gets onto."""
+
+    def add(self, _entry: tuple[str, str]) -> None:
+        pass
+
+
+@contextmanager
+def only(standing: str | None, deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Iterator[Json | None]:
+    """Take out every layer but `standing`; what comes from a box that the shopper has not ticked."""
+    if standing != "api":
+        monkeypatch.setattr(phones, "TEXTABLE_TYPES", phones.TEXTABLE_TYPES | {PhoneNumberType.FIXED_LINE})
+    if standing != "carrier":
+        deployment.sandbox.state.stopped = NobodyListed()
+    with psycopg.connect(deployment.database_url, autocommit=True) as owner:
+        if standing != "database":
+            owner.execute(HEED_NOTHING)
+        yield None if standing == "box" else TICKED
+        owner.execute(HEED_AGAIN)
+
+
+async def nobody_ticks(deployment: Deployment, shop: ShopClient, box: Json | None) -> str:
+    await leave_cart(shop, "cart-of-last-week")
+    await shop.complete("cart-of-last-week")
+    await shop.put_session(phone=RUTA, consent=box)
+    return RUTA
+
+
+async def a_landline_is_given(deployment: Deployment, shop: ShopClient, _box: Json | None) -> str:
+    news = {"country": "LT", "checkout_url": "https://shop.example/cart/1", "phone": LANDLINE, "consent": TICKED}
+    await shop.api("PUT", "/v1/checkout-sessions/cart-1", news)
+    return LANDLINE
+
+
+async def stop_is_said(deployment: Deployment, shop: ShopClient, _box: Json | None) -> str:
+    await leave_cart(shop)
+    await deployment.reply(RUTA, "STOP", to=OUR_NUMBER)
+    return RUTA
+
+
+STORIES = {"box": nobody_ticks, "api": a_landline_is_given, "carrier": stop_is_said, "database": stop_is_said}
+
+
+@pytest.mark.parametrize("layer", STORIES)
+@pytest.mark.parametrize("stands", [True, False], ids=["alone", "gone too"])
+async def test_each_layer_with_the_other_three_taken_out(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, layer: str, stands: bool
+) -> None:
+    shop = await shop_with_a_number(deployment)
+    with only(layer if stands else None, deployment, monkeypatch) as box:
+        number = await STORIES[layer](deployment, shop, box)
+        for minutes in (30, 15, 5):
+            await deployment.jump(minutes=minutes)
+        texts = [text["status"] for text in await deployment.phone_shows(number)]
+        assert texts == ([] if stands else ["delivered"])
+        if STORIES[layer] is stop_is_said and not stands:
+            async with deployment.runtime.db.transaction(ENGINE) as conn:
+                noticed = await broken_invariants(conn, deployment.clock.now())
+            assert [broken.name for broken in noticed] == ["texted_with_consent"], "the last to notice"

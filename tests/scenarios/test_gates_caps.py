@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
+from cartwake.kit.clock import ManualClock
 from cartwake.worker import deliver, dispatch_once
 from deployment import Deployment, leave_cart, phone
 from world import AINO, JONAS, RUTA
@@ -94,6 +96,7 @@ async def test_seven_carts_and_a_cap_of_three_drain_in_three_cycles(deployment: 
     other = await deployment.shop("Other")
     for number in range(7):
         await leave_cart(shop, f"cart-{number}", phone=phone(number))
+        deployment.clock.advance(seconds=1)
     await leave_cart(other, phone=JONAS)
     drained = []
     await deployment.jump(minutes=44)
@@ -125,10 +128,29 @@ async def test_what_becomes_due_within_a_cycle_gets_what_the_cycle_has_left(depl
     assert (await shop.texts()).count("delivered") == 4
 
 
+async def test_machines_whose_clocks_differ_share_a_cycle(deployment: Deployment) -> None:
+    """One of them is in the next cycle already; neither begins it anew for the other."""
+    shop = await deployment.shop(cycle_cap=3)
+    deployment.clock.advance(minutes=4)
+    for number in range(6):
+        await leave_cart(shop, f"cart-{number}", phone=phone(number))
+    await deployment.jump(minutes=30)
+    behind = deployment.clock.advance(minutes=15, seconds=59)
+    ahead = replace(deployment.runtime, clock=ManualClock(behind + timedelta(seconds=2)))
+    assert (behind.minute, ahead.clock.now().minute) == (4, 5)
+    claims = [await dispatch_once(ahead, 2), await dispatch_once(deployment.runtime), await dispatch_once(ahead)]
+    assert [len(claimed.attempts) for claimed in claims] == [2, 1, 0]
+    deployment.clock.advance(minutes=5)
+    assert len((await dispatch_once(deployment.runtime)).attempts) == 0, "not before that cycle has ended"
+    deployment.clock.advance(seconds=1)
+    assert len((await dispatch_once(deployment.runtime)).attempts) == 3
+
+
 async def test_texts_that_are_held_or_dropped_do_not_count_against_the_cycle(deployment: Deployment) -> None:
     shop = await deployment.shop(cycle_cap=2)
     for number in range(4):
         await leave_cart(shop, f"cart-{number}", phone=phone(number))
+        deployment.clock.advance(seconds=1)
     await deployment.jump(minutes=40)
     await shop.complete("cart-0")
     await shop.pay("cart-1")
@@ -141,6 +163,7 @@ async def test_a_sender_of_one_segment_per_second_is_not_hurried(deployment: Dep
     await deployment.add_sender(shop, "+12015550199", segments_per_s=1)
     for number in range(5):
         await leave_cart(shop, f"cart-{number}", phone=phone(number))
+        deployment.clock.advance(seconds=1)
     await deployment.jump(minutes=30)
     now = deployment.clock.advance(minutes=15)
 

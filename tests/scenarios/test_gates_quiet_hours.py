@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from cartwake.carriers.protocol import Accepted
+from cartwake.messages.dispatch import NOT_STARTED
+from cartwake.worker import dispatch_once
 from deployment import Deployment, leave_cart
 from world import AINO, RUTA
 
@@ -157,3 +161,19 @@ async def test_the_clocks_change_overnight_and_ten_is_still_ten(deployment: Depl
     until = await deployment.held_until(shop)
     assert until == datetime(2027, 3, 28, 7, tzinfo=UTC)
     assert local(until, "Europe/Helsinki") == "Sun 10:00"
+
+
+async def test_a_call_that_would_begin_when_the_window_has_closed_is_not_made(deployment: Deployment) -> None:
+    """However long its worker was kept: the claim looked at the window, and so does the call."""
+    shop = await deployment.shop()
+    await leave_cart(shop)
+    await deployment.jump(minutes=30)
+    deployment.clock.advance(minutes=15)
+    (attempt,) = (await dispatch_once(deployment.runtime)).attempts
+    patient = replace(attempt, start_by=attempt.send_until + timedelta(minutes=1))
+    deployment.clock.set(attempt.send_until)
+    assert await deployment.send([patient]) == [(patient, NOT_STARTED)]
+    deployment.clock.set(attempt.send_until - timedelta(seconds=1))
+    ((_, result),) = await deployment.send([patient])
+    assert isinstance(result, Accepted)
+    assert deployment.sandbox.state.texts[result.sid].validity_s == 1, "nor does the carrier go on trying after it"

@@ -275,6 +275,53 @@ async def test_a_change_that_comes_while_the_worker_claims_waits_for_it(deployme
     assert await state_of(deployment, shop, "cart-1") == "delivered"
 
 
+async def test_two_changes_of_a_shop_s_settings_do_not_undo_each_other(deployment: Deployment) -> None:
+    """Or texts that the merchant has just switched off would be on again."""
+    shop = await deployment.shop()
+    async with await psycopg.AsyncConnection.connect(deployment.database_url) as blocker:
+        await blocker.execute("SELECT FROM shop_sms_configs FOR UPDATE")
+        changes = []
+        for waiting, change in enumerate(({"enabled": False}, {"spread_s": 60}), 1):
+            changes.append(asyncio.ensure_future(shop.call("PUT", "/v1/sms-config", change)))
+            await deployment.waits_for_a_lock_or_ends(changes[-1], waiting)
+        await blocker.rollback()
+    await asyncio.gather(*changes)
+    config = await shop.call("GET", "/v1/sms-config")
+    assert (config["enabled"], config["spread_s"]) == (False, 60)
+
+
+async def test_a_message_that_ended_while_it_was_claimed_is_not_sent(deployment: Deployment) -> None:
+    """Recovery after a restore ends messages without a look at the queue's rows: a claim under way must notice."""
+    shop = await due_cart(deployment)
+    async with await psycopg.AsyncConnection.connect(deployment.database_url) as other:
+        await other.execute("SELECT FROM consent_states FOR UPDATE")
+        claim = asyncio.create_task(dispatch_once(deployment.runtime))
+        await deployment.waits_for_a_lock_or_ends(claim)
+        await other.execute("UPDATE sms_messages SET state = 'dropped', reason = 'sent_before_restore'")
+        await other.commit()
+    with pytest.raises(RuntimeError, match="moved on"):
+        await claim
+    assert (await deployment.messages(shop))[0]["reason"] == "sent_before_restore"
+    assert (await shop.merchant.credits())["reserved_credits"] == 0
+    await deployment.work()
+    assert await deployment.phone_shows(RUTA) == []
+
+
+@pytest.mark.parametrize("way", ["hold", "drop"])
+async def test_a_message_that_ended_while_it_was_judged_stays_ended(deployment: Deployment, way: str) -> None:
+    shop = await due_cart(deployment)
+    await (shop.pay() if way == "hold" else shop.complete())
+    async with await psycopg.AsyncConnection.connect(deployment.database_url) as other:
+        await other.execute("SELECT FROM consent_states FOR UPDATE")
+        claim = asyncio.create_task(dispatch_once(deployment.runtime))
+        await deployment.waits_for_a_lock_or_ends(claim)
+        await other.execute("UPDATE sms_messages SET state = 'dropped', reason = 'sent_before_restore'")
+        await other.commit()
+    assert [each.verdict.outcome for each in (await claim).decided] == [way]
+    (message,) = await deployment.messages(shop)
+    assert (message["state"], message["reason"]) == ("dropped", "sent_before_restore")
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize(("seconds", "sent"), [(30, 1), (31, 0)])
 async def test_a_worker_that_dozes_off_does_not_send_what_it_claimed_too_long_ago(

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +325,23 @@ async def test_a_worker_that_dies_is_followed_by_another(deployment: Deployment)
         assert (await only_delivery(shop))["state"] == "delivered"
 
 
+async def test_a_worker_that_comes_back_after_its_lease_does_not_end_the_next_one_s(deployment: Deployment) -> None:
+    shop = await texted(deployment)
+    async with receiving() as receiver, deployment.another_process() as other, deployment.another_process() as third:
+        await listen(shop, receiver)
+        await deployment.reply(RUTA, "Hello?")
+        (slow,) = await claim_rounds(deployment.runtime, 64)
+        deployment.clock.advance(seconds=81)
+        (leased,) = await claim_rounds(other, 64)
+        client = open_webhook_client(deployment.runtime)
+        slow_one = replace(slow, events=())  # nobody heard it: it found no way to the server
+        await tell(deployment.runtime, client, slow_one)
+        assert await claim_rounds(third, 64) == [], "the second worker still has the shop"
+        await tell(other, client, leased)
+        await client.close()
+        assert len(receiver.told) == 1
+
+
 async def test_two_workers_tell_each_reply_once(deployment: Deployment) -> None:
     shop = await texted(deployment)
     async with receiving() as receiver, deployment.another_process() as other:
@@ -443,6 +461,21 @@ async def test_in_production_nothing_private_is_connected_to_whatever_its_name(
             await tell_all(deployment, production)
             assert (await replies(shop))[-1]["delivery"]["last_error"] == error
     assert connections == 0
+
+
+async def test_no_proxy_of_the_environment_gets_to_see_what_a_shop_is_told(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = await texted(deployment)
+    async with receiving() as receiver, receiving() as proxy:
+        await listen(shop, receiver)
+        await deployment.reply(RUTA, "Hello?")
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        await tell_all(deployment)
+        assert (len(receiver.told), len(proxy.told)) == (1, 0)
 
 
 NOT_PUBLIC = """

@@ -25,6 +25,7 @@ from cartwake.messages.recovery import Recovered
 from cartwake.messages.segments import measure
 from cartwake.tenants.switches import deployment_paused_since, resume_deployment
 from cartwake.web.app import create_app
+from cartwake.worker import dispatch_once
 from conftest import database_url
 from deployment import Deployment, phone
 from tools import run_tool
@@ -147,6 +148,55 @@ async def test_a_text_that_the_backup_knows_is_not_accounted_for_again(
     found = await recover_from(restored.runtime, deployment.carrier, too_early)  # type: ignore[arg-type]
     assert found == Recovered(0, 0, 0, 0, 0)
     await restored.sound()
+
+
+async def test_a_lost_text_that_did_not_arrive_costs_nothing(
+    deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
+) -> None:
+    settled(fresh_url)
+    shop = await deployment.shop("Lino Namai")
+    backup_at = deployment.clock.now()
+    dump(fresh_url, tmp_path / "backup")
+    await deployment.script(JONAS, outcome="undelivered", error_code=30003)
+    await shop.put_session("after", consent=TICKED, phone=JONAS, country="DE", locale="de")
+    await deployment.outlast_a_cart()
+    restore(tmp_path / "backup", copy_of.url)
+
+    restored = replace(deployment, runtime=replace(deployment.runtime, db=copy_of))
+    found = await recover_from(restored.runtime, deployment.carrier, backup_at)  # type: ignore[arg-type]
+    assert found == Recovered(texts=1)
+    await restored.sound()
+
+
+async def test_a_text_that_was_in_flight_when_the_backup_was_taken_is_paid_for_once(
+    deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
+) -> None:
+    """Its credits are reserved in the backup; reconciliation asks the carrier, so that recovery need not charge it."""
+    settled(fresh_url)
+    shop = await deployment.shop("Lino Namai")
+    await shop.put_session("in-flight", consent=TICKED, phone=RUTA)
+    await deployment.jump(minutes=30)
+    deployment.clock.advance(minutes=15)
+    before = (await shop.merchant.credits())["available_credits"]
+    attempts = (await dispatch_once(deployment.runtime)).attempts
+    backup_at = deployment.clock.now()
+    dump(fresh_url, tmp_path / "backup")
+    await deployment.faults(lost_callback_rate=1)
+    await deployment.send(attempts)
+    restore(tmp_path / "backup", copy_of.url)
+
+    restored = replace(deployment, runtime=replace(deployment.runtime, db=copy_of))
+    found = await recover_from(restored.runtime, deployment.carrier, backup_at)  # type: ignore[arg-type]
+    assert found == Recovered(0, 0, 0, 0, 0)
+    async with copy_of.transaction(OPERATOR) as conn:
+        await settle_here(conn)
+        await resume_deployment(conn)
+    await restored.jump(minutes=31)
+    await restored.sound()
+    assert len(await deployment.phone_shows(RUTA)) == 1
+    with psycopg.connect(copy_of.url) as owner:
+        (balance,) = owner.execute("SELECT available_credits, state FROM org_sms_credit_balances, sms_messages")
+    assert balance == (before - await cost_at_the_carrier(deployment, [RUTA]), "delivered")
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ not read, not changed, not removed, and none is added in the victim's name.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -16,7 +17,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from cartwake.kit.db import WEB
+from cartwake.kit.crypto import Vault
+from cartwake.kit.db import WEB, Database, rows
+from cartwake.tenants.model import Scope
+from cartwake.tenants.scope import tenant_transaction
 from catalogue import TABLES
 from deployment import Deployment
 from world import AINO, RUTA, TICKED, ShopClient
@@ -89,15 +93,15 @@ async def walls(deployment: Deployment, fresh_url: str) -> AsyncIterator[Walls]:
 async def test_nobody_reaches_another_tenants_rows(walls: Walls) -> None:
     assert len(walls.tables) > 12
     for table in walls.tables:
-        rows = walls.victim_rows(table)
-        assert rows, f"the story leaves no row in {table}: this test would prove nothing about it"
+        there = walls.victim_rows(table)
+        assert there, f"the story leaves no row in {table}: this test would prove nothing about it"
         for who, conn in walls.intruders().items():
             if who == "a sibling shop" and table in SHARED_BY_SHOPS:
                 continue
-            for verb, statement, params in attacks(table, rows[0]):
+            for verb, statement, params in attacks(table, there[0]):
                 reached = attempt(conn, statement, params)
                 assert reached == 0, f"{who} could {verb} {reached} of the victim's rows in {table}"
-        assert walls.victim_rows(table) == rows, table
+        assert walls.victim_rows(table) == there, table
 
 
 async def test_a_sibling_shop_changes_nothing_of_what_it_shares(walls: Walls) -> None:
@@ -126,6 +130,43 @@ async def test_the_owner_of_a_row_does_see_it(walls: Walls) -> None:
     conn = walls.as_web(walls.victim.merchant.organization_id, walls.victim.shop_id)
     seen = {table for table in walls.tables if attempt(conn, *attacks(table, walls.victim_rows(table)[0])[0][1:]) > 0}
     assert seen >= {"checkout_sessions", "sms_messages", "consent_states", "sms_decisions", "org_sms_credit_ledger"}
+
+
+async def test_a_shops_door_shows_this_shop_and_its_organizations_door_all_of_them(walls: Walls, db: Database) -> None:
+    victim, sibling = walls.victim.scope, walls.sibling.scope
+    for scope, seen in (
+        (victim, {victim.shop_id}),
+        (sibling, {sibling.shop_id}),
+        (Scope(victim.organization_id), {victim.shop_id, sibling.shop_id}),
+    ):
+        async with tenant_transaction(db, scope) as conn:
+            assert {found["shop_id"] for found in await rows(conn, "SELECT shop_id FROM shops")} == seen
+            sessions = await rows(conn, "SELECT shop_id FROM checkout_sessions")
+            assert {found["shop_id"] for found in sessions} == seen & {victim.shop_id}
+
+
+async def test_a_pooled_connection_forgets_whose_it_was(walls: Walls, fresh_url: str, vault: Vault) -> None:
+    """The next request on it may be anybody's: after a commit, after a failure, and after a lost tenant."""
+    pool = Database(fresh_url, vault, pool_size=1)
+    try:
+        async with tenant_transaction(pool, walls.victim.scope) as conn:
+            assert len(await rows(conn, "SELECT FROM checkout_sessions")) == 1
+            pid = conn.info.backend_pid
+        with pytest.raises(ZeroDivisionError):
+            async with tenant_transaction(pool, walls.victim.scope):
+                raise ZeroDivisionError
+        async with pool.transaction(WEB) as conn:
+            assert conn.info.backend_pid == pid, "the same connection, or this proves nothing"
+            for table in walls.tables:
+                with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+                    async with conn.transaction():
+                        found = await rows(conn, sql.SQL("SELECT 1 FROM {}").format(sql.Identifier(table)))
+                        assert found == [], table
+        async with tenant_transaction(pool, walls.stranger.scope) as conn:
+            found = await rows(conn, "SELECT shop_id FROM checkout_sessions")
+            assert [each["shop_id"] for each in found] == [walls.stranger.shop_id]
+    finally:
+        await pool.close()
 
 
 def attacks(table: str, row: dict[str, Any]) -> list[tuple[str, sql.Composed, list[Any]]]:

@@ -12,13 +12,15 @@ from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 
-from cartwake import worker
+from cartwake import invariants, worker
 from cartwake.carriers.protocol import Absent, Throttled, Unknown
 from cartwake.carts import store as carts
 from cartwake.consent import store as consents
+from cartwake.kit.db import rows
 from cartwake.kit.moment import Moment
 from cartwake.messages import allocation, dispatch, facts, reconcile
 from cartwake.quiet_hours import windows
+from simulation import chaos
 
 
 async def _send_as_if_refused(*batch: Any) -> list[tuple[Any, Any]]:
@@ -46,6 +48,27 @@ def _without(module: Any, constant: str, words: str) -> AbstractContextManager[A
     return patch.object(module, constant, statement.replace(words, ""))
 
 
+@contextmanager
+def _stamped_when_the_batch_began() -> Iterator[None]:
+    with patch.object(Moment, "after_waiting", lambda self: self), patch.object(consents, "INSTANT", timedelta(0)):
+        yield
+
+
+@contextmanager
+def _clocks_without_tolerance() -> Iterator[None]:
+    """The invariant takes two machines' clocks for an order; and they are wrong more often than elsewhere."""
+    strict = invariants.TEXTED_WITHOUT_CONSENT.replace("interval '5 seconds'", "interval '0 seconds'")
+    assert strict != invariants.TEXTED_WITHOUT_CONSENT, "the invariant has changed; the variant breaks nothing"
+
+    async def query(conn: Any, _now: Any) -> Any:
+        return await rows(conn, strict)
+
+    played = [(name, g, query if name == "texted_with_consent" else asks) for name, g, asks in invariants.INVARIANTS]
+    often = patch.dict(chaos.RATES, clock_step=0.05)
+    with patch.object(invariants, "INVARIANTS", tuple(played)), often:
+        yield
+
+
 VARIANTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     # A withdrawal slips in between a claim's reading of consent and its commit.
     "consent_unlocked": lambda: _without(consents, "READ_STATES_LOCKED", "FOR SHARE OF s"),
@@ -63,6 +86,10 @@ VARIANTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "opens_late": lambda: patch.object(facts, "next_opening", _opening_of_the_day_after),
     # The window is looked up in one zone for everybody.
     "one_zone": lambda: patch.object(facts, "next_opening", _opening_at_greenwich),
+    # STOP and START in one batch of events, and the proof has them at one instant.
+    "stamped_by_batch": _stamped_when_the_batch_began,
+    # An invariant that is broken where only two clocks differ: a false alarm.
+    "clocks_in_order": _clocks_without_tolerance,
 }
 
 

@@ -105,7 +105,7 @@ class StoryCarrier:
             worker.in_hand[text.attempt_id] = "with an answer that is not recorded"
 
     async def find(self, text: OutboundText, since: datetime) -> Found | Absent | CannotAsk:
-        await asyncio.sleep(self._dice.uniform(0.01, 1))
+        await self._be_asked()
         if self._now() < self._questions_from(text.attempt_id):
             return CannotAsk("TimeoutError")
         for taken in reversed(self.texts.values()):
@@ -116,11 +116,17 @@ class StoryCarrier:
         return Absent()
 
     async def look_up(self, sid: str, attempt_id: UUID) -> Found | Absent | CannotAsk:
-        await asyncio.sleep(self._dice.uniform(0.01, 1))
+        await self._be_asked()
         if self._now() < self._questions_from(attempt_id):
             return CannotAsk("TimeoutError")
         taken = self.texts.get(attempt_id)
         return Found(self._report(taken, attempt_id)) if taken and taken.sid == sid else Absent()
+
+    async def _be_asked(self) -> None:
+        asking = CURRENT.get()
+        assert asking is not None
+        with asking.busy("asking the carrier"):
+            await asyncio.sleep(self._dice.uniform(0.01, 1))
 
     def verify(self, url: str, body: bytes, headers: Mapping[str, str]) -> bool:
         return self._adapter.verify(url, body, headers)

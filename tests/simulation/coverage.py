@@ -20,6 +20,8 @@ CRASHES = (
     "worker recording",
     "worker applying events",
     "scheduler in a task",
+    "scheduler asking the carrier",
+    "scheduler recording",
     "web in a request",
     "web in a webhook",
     "connection lost before a statement",
@@ -35,6 +37,8 @@ RACES = (
     "web in consent for worker",
     "scheduler in jobs for scheduler",
 )
+# What was under way while a worker claimed the very text that it concerns, or another worker claimed too.
+MEETINGS = ("an order", "a payment", "a withdrawal", "an unticked box", "a STOP", "another claim")
 CLOCK_CHANGES = tuple(f"{where} {how}" for where in ("Europe", "America", "south") for how in ("forward", "back"))
 AMERICAN_ZONES_MIN = 3  # of each of the two countries with area codes
 COLUMN = 110
@@ -52,6 +56,7 @@ class Coverage:
     faults: Counter[str] = field(default_factory=Counter)
     crashes: Counter[str] = field(default_factory=Counter)
     races: Counter[str] = field(default_factory=Counter)
+    meetings: Counter[str] = field(default_factory=Counter)  # with claims
     tasks: Counter[str] = field(default_factory=Counter)  # of the scheduler, run to their ends
     stories: int = 0
 
@@ -69,6 +74,7 @@ class Coverage:
             "faults": FAULTS,
             "crashes": CRASHES,
             "races": RACES,
+            "meetings": MEETINGS,
             "tasks": [task.name for task in TASKS],
         }
         found: dict[str, Collection[str]] = {name: getattr(self, name).keys() for name in wanted}

@@ -48,6 +48,14 @@ GRANTED, WITHDRAWN, SUPPRESSED, STARTED, NOT_MINE = "granted", "withdrawn", "sup
 # What certainly moves the last activity, and what may: news of a payment that is settled already is old news.
 ACTIVITY = frozenset({"left", "back"})
 PERHAPS_ACTIVITY = ACTIVITY | {"paying", "payment failed"}
+# What may race with a claim, as the coverage calls it.
+RACING = {
+    "completed": "an order",
+    "paying": "a payment",
+    WITHDRAWN: "a withdrawal",
+    "unticked": "an unticked box",
+    SUPPRESSED: "a STOP",
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,11 @@ class Claim:
     began_at: datetime
     decided_at: datetime  # when it had its locks, as it says itself
     committed: int
+    worker: str
+
+    def overlaps(self, began: int, ended: int) -> bool:
+        """Whether something that lasted from step to step was under way while this was claimed."""
+        return began <= self.committed and ended >= self.began
 
 
 @dataclass(frozen=True)
@@ -129,15 +142,23 @@ class Witness:
             elif query is CHANGES[Action.SUPPRESSED]:
                 for shop_id, phone_hash in zip(params["shops"], params["phones"], strict=True):
                     self.answered([self.act(self.consents[shop_id, phone_hash], SUPPRESSED)])
+                    self._cover_stop(transaction, phone_hash)
 
     def _note_claims(self, transaction: Transaction, params: dict[str, Any]) -> None:
         decided_at, now = params["now"], self._director.now()
         if not transaction.began_at - TOLERANCE <= decided_at <= now + TOLERANCE:
             raise Broken("a claim says when it was made", f"{decided_at}, not {transaction.began_at} to {now}")
         for attempt_id, message_id, phone in zip(params["attempts"], params["messages"], params["phones"], strict=True):
-            self.claims[attempt_id] = Claim(
-                message_id, phone, transaction.began_step, transaction.began_at, decided_at, self._director.step_number
+            self.claims[attempt_id] = claim = Claim(
+                message_id,
+                phone,
+                transaction.began_step,
+                transaction.began_at,
+                decided_at,
+                self._director.step_number,
+                transaction.process.name,
             )
+            self._cover_claim(claim)
             transaction.process.in_hand[attempt_id] = "between claim and call"
             proved_at = self.proved_at.get((self.cart_of(message_id).shop.shop_id, phone))
             if self._clocks_are_right and (proved_at is None or decided_at <= proved_at):
@@ -224,6 +245,23 @@ class Witness:
         cart = self.cart_of(self.claims[taken.text.attempt_id].message_id)
         if not self.is_open(cart, now, early=TOLERANCE):
             raise Broken("no text is delivered at night", f"{cart.phone.country} {now}", [taken.text.attempt_id])
+
+    def _cover_claim(self, claim: Claim) -> None:
+        """What went on while a text was claimed."""
+        cart, meetings = self.cart_of(claim.message_id), self._director.coverage.meetings
+        for act in [*cart.acts, *self.consents[cart.shop.shop_id, claim.phone_hash]]:
+            ended = act.began if act.answered is None else act.answered
+            if act.kind in RACING and not act.refused and claim.overlaps(act.began, ended):
+                meetings[RACING[act.kind]] += 1
+        others = (other for other in self.claims.values() if other.worker != claim.worker)
+        if any(claim.overlaps(other.began, other.committed) for other in others):
+            meetings["another claim"] += 1
+
+    def _cover_stop(self, transaction: Transaction, phone_hash: bytes) -> None:
+        """A STOP took effect; its transaction had begun before the claim of a text to that phone was done."""
+        mine = (claim for claim in self.claims.values() if claim.phone_hash == phone_hash)
+        if any(claim.overlaps(transaction.began_step, self._director.step_number) for claim in mine):
+            self._director.coverage.meetings["a STOP"] += 1
 
     def _cover(self, cart: Cart, held: Held | None) -> None:
         """A text went out, and waited for its opening perhaps."""

@@ -35,10 +35,12 @@ FROM (
 ) AS n
 WHERE (q.organization_id, q.shop_id) = (n.organization_id, n.shop_id)
 """
-# Shops with something due, none of them paused, longest unserved first, and what their cycle still allows.
+# Shops with something due, none of them paused, longest unserved first, and what their cycle still allows. A row that
+# is a cycle ahead was written by a machine whose clock is: that cycle is shared, or each would begin it anew.
 TAKE_TURNS = """
 SELECT q.organization_id, q.shop_id,
-       GREATEST(c.cycle_cap - CASE WHEN q.cycle_started_at = %(cycle)s THEN q.cycle_used ELSE 0 END, 0) AS allowance
+       GREATEST(c.cycle_cap - CASE WHEN q.cycle_started_at IN (%(cycle)s, %(next_cycle)s) THEN q.cycle_used ELSE 0 END,
+                0) AS allowance
 FROM sms_shop_queues q JOIN shop_sms_configs c USING (organization_id, shop_id)
 WHERE q.next_due_at <= %(now)s AND c.paused_at IS NULL AND NOT EXISTS (SELECT FROM deployment_switches)
 ORDER BY q.turn_at, q.organization_id, q.shop_id LIMIT %(limit)s
@@ -59,12 +61,13 @@ CROSS JOIN LATERAL (
 # than the next cycle when this one is spent.
 END_TURNS = """
 UPDATE sms_shop_queues q SET
-  turn_at = %(now)s, cycle_started_at = %(cycle)s, cycle_used = t.used,
+  turn_at = %(now)s, cycle_started_at = t.cycle, cycle_used = t.used,
   next_due_at = CASE WHEN t.used >= t.cap AND n.due_at IS NOT NULL
-                THEN GREATEST(n.due_at, %(next_cycle)s) ELSE n.due_at END
+                THEN GREATEST(n.due_at, t.cycle + %(cycle_length)s) ELSE n.due_at END
 FROM (
   SELECT q.organization_id, q.shop_id, c.cycle_cap AS cap,
-         t.sent + CASE WHEN q.cycle_started_at = %(cycle)s THEN q.cycle_used ELSE 0 END AS used
+         CASE WHEN q.cycle_started_at = %(next_cycle)s THEN q.cycle_started_at ELSE %(cycle)s END AS cycle,
+         t.sent + CASE WHEN q.cycle_started_at IN (%(cycle)s, %(next_cycle)s) THEN q.cycle_used ELSE 0 END AS used
   FROM sms_shop_queues q
   JOIN unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(sent)s::int[]) AS t (organization_id, shop_id, sent)
     USING (organization_id, shop_id)
@@ -115,7 +118,7 @@ async def claim(
     another worker holds are passed over.
     """
     limit = about if at_most is None else min(about, at_most)
-    found = await rows(conn, TAKE_TURNS, {"now": now, "cycle": cycle_of(now), "limit": limit})
+    found = await rows(conn, TAKE_TURNS, _cycles(now) | {"now": now, "limit": limit})
     turns = [Turn(ShopScope(each["organization_id"], each["shop_id"]), each["allowance"]) for each in found]
     if not turns:
         return [], []
@@ -127,13 +130,8 @@ async def claim(
 
 async def end_turns(conn: Connection, now: datetime, turns: Sequence[Turn], sent: dict[ShopScope, int]) -> None:
     """Count what each shop sent in this cycle and find when it is next of interest."""
-    cycle = cycle_of(now)
-    params = _shops([turn.shop for turn in turns]) | {
-        "sent": [sent.get(turn.shop, 0) for turn in turns],
-        "now": now,
-        "cycle": cycle,
-        "next_cycle": cycle + CYCLE,
-    }
+    params = _shops([turn.shop for turn in turns]) | _cycles(now)
+    params |= {"sent": [sent.get(turn.shop, 0) for turn in turns], "now": now, "cycle_length": CYCLE}
     await conn.execute(END_TURNS, params)
 
 
@@ -148,5 +146,9 @@ def cycle_of(now: datetime) -> datetime:
     return now - (now - NEVER) % CYCLE
 
 
-def _shops(shops: Sequence[ShopScope]) -> dict[str, list[object]]:
+def _cycles(now: datetime) -> dict[str, datetime]:
+    return {"cycle": cycle_of(now), "next_cycle": cycle_of(now) + CYCLE}
+
+
+def _shops(shops: Sequence[ShopScope]) -> dict[str, object]:
     return {"organizations": [s.organization_id for s in shops], "shops": [s.shop_id for s in shops]}
