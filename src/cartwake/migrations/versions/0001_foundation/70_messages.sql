@@ -91,10 +91,12 @@ CREATE TABLE recipient_texts (
 CREATE TABLE carrier_events (
   event_id       uuid PRIMARY KEY,
   kind           text NOT NULL CHECK (kind IN ('status', 'inbound')),
+  inbound_sid    text UNIQUE,                -- the carrier's id of a shopper's text: each is worked off once
   payload_sealed bytea NOT NULL,
   received_at    timestamptz NOT NULL,
   processed_at   timestamptz,
-  outcome        text
+  outcome        text,
+  CHECK ((kind = 'inbound') = (inbound_sid IS NOT NULL))
 );
 CREATE INDEX carrier_events_waiting ON carrier_events (event_id) WHERE processed_at IS NULL;
 
