@@ -368,6 +368,24 @@ async def test_the_database_itself_refuses_a_negative_balance(till: Till) -> Non
             )
 
 
+@pytest.mark.parametrize("kind", ["PURCHASE", "SEND_RESERVE", "SEND_CONFIRM"])
+async def test_the_database_itself_refuses_an_entry_that_was_made_before(till: Till, kind: str) -> None:
+    """A purchase by its reference, a reservation's entries by their kind."""
+    merchant = await till.merchant(10)
+    attempt = till.ask(merchant, 3)
+    await till.reserve(attempt)
+    await till.confirm(attempt)
+    with pytest.raises(psycopg.errors.UniqueViolation, match="per_re"):
+        async with till.db.transaction(ENGINE) as conn:
+            await conn.execute(
+                "INSERT INTO org_sms_credit_ledger (organization_id, account, entry_no, entry_type, credits,"
+                " balance_after, reservation_id, reference, at)"
+                " SELECT organization_id, account, 99, entry_type, credits,"
+                " balance_after, reservation_id, reference, at FROM org_sms_credit_ledger WHERE entry_type = %s",
+                [kind],
+            )
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -18,6 +18,8 @@ from cartwake.timekeeping import put_back_texts, put_texts
 from deployment import Deployment, leave_cart, phone
 from queue_server import QueueServer, queue_server
 from queued import ABOUT_S, Queued, job_of, on_queue, scheduled, texts
+from traces import holds
+from world import RUTA
 
 
 async def test_a_scheduled_text_is_a_delayed_job_with_an_id_of_its_own(queued: Queued) -> None:
@@ -27,6 +29,36 @@ async def test_a_scheduled_text_is_a_delayed_job_with_an_id_of_its_own(queued: Q
     assert (job.job_id, job.data) == (expected.job_id, expected.data)
     assert job.job_id == f"sms-recovery-{expected.session_id}-1"
     assert abs(job.in_s - 15 * 60) < ABOUT_S  # 45 minutes after the cart was left
+
+
+async def test_nothing_in_the_queue_holds_a_phone(deployment: Deployment, valkey: QueueServer) -> None:
+    """Not in a job that waits, that was moved, that failed, nor in an event or an id."""
+    queued = on_queue(deployment, valkey, queue_email=True)
+    await scheduled(queued)
+    await queued.deployment.faults(throttle_rate=1.0)
+    queued.deployment.clock.advance(minutes=15)
+    async with queued.worker():
+        await queued.fire()
+        await queued.next_delayed()
+        queued.add("sms-recovery-broken", {"no": "job of ours"})
+        await queued.at_rest()
+    held = everything(queued)
+    assert "sms-recovery-" in held and "cartwake-email" in held and queued.failed()
+    assert holds(held, RUTA) == []
+
+
+def everything(queued: Queued) -> str:
+    """Every key of the deployment's, with all that lies under it."""
+    readers: dict[str, Any] = {
+        "hash": queued.redis.hgetall,
+        "list": lambda key: queued.redis.lrange(key, 0, -1),
+        "zset": lambda key: queued.redis.zrange(key, 0, -1),
+        "set": queued.redis.smembers,
+        "stream": queued.redis.xrange,
+        "string": queued.redis.get,
+    }
+    keys = list(queued.redis.scan_iter(f"{queued.prefix}:*"))
+    return "\n".join(f"{key}: {readers[str(queued.redis.type(key))](key)}" for key in keys)
 
 
 async def test_adding_a_job_twice_makes_one(queued: Queued) -> None:

@@ -186,6 +186,19 @@ async def test_a_sender_of_one_segment_per_second_is_not_hurried(deployment: Dep
     assert await shop.texts() == ["delivered"] * 5
 
 
+async def test_a_senders_pace_is_kept_over_batches_and_workers(deployment: Deployment) -> None:
+    shop = await deployment.shop(sender=None)
+    await deployment.add_sender(shop, "+12015550199", segments_per_s=1)
+    for number in range(4):
+        await leave_cart(shop, f"cart-{number}", phone=phone(number))
+    await deployment.jump(minutes=30)
+    now = deployment.clock.advance(minutes=15)
+    async with deployment.another_process() as other:
+        claims = [await dispatch_once(worker, 1) for worker in (deployment.runtime, other, deployment.runtime, other)]
+    slots = [attempt.slot - now for claimed in claims for attempt in claimed.attempts]
+    assert slots == [timedelta(seconds=second) for second in (0, 2, 4)], "the fourth is held"
+
+
 async def test_a_quick_sender_sends_them_all_at_once(deployment: Deployment) -> None:
     shop = await deployment.shop(sender=None)
     await deployment.add_sender(shop, "+37061000099", **RUSHED)

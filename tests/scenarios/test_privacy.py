@@ -13,13 +13,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote
 
-import phonenumbers
 import psycopg
 import pytest
 import structlog
-from phonenumbers import PhoneNumberFormat
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -36,6 +34,7 @@ from cartwake.observe.exporter import DatabaseGauges, exporting
 from cartwake.scheduler import run_due
 from cartwake.worker import claim_rounds, deliver, dispatch_once, open_webhook_client, tell
 from deployment import Deployment, failing, free_port, plain_http, serving
+from traces import holds
 from world import AINO, JONAS, RUTA, TICKED
 
 # Whoever shops on that day. Nobody is texted twice within 24 hours, so each bad thing needs somebody of its own.
@@ -49,21 +48,6 @@ GRETA, MATAS, PIERRE, OLA, SOFIA, EMMA = (
 )
 PHONES = (RUTA, AINO, JONAS, GRETA, MATAS, PIERRE, OLA, SOFIA, EMMA)
 TOKEN = "a token for the scraper"
-
-
-def traces_of(phone: str) -> set[str]:
-    """The ways in which a number could stand in a text: as people and programs write it, and as bytes in hex."""
-    number = phonenumbers.parse(phone)
-    national = phonenumbers.national_significant_number(number)
-    formats = (PhoneNumberFormat.INTERNATIONAL, PhoneNumberFormat.NATIONAL, PhoneNumberFormat.RFC3966)
-    written = {phonenumbers.format_number(number, each) for each in formats} | {phone, phone[1:], national}
-    return (
-        written | {quote(each) for each in written} | {quote_plus(each) for each in written} | {national.encode().hex()}
-    )
-
-
-def holds(text: str, phone: str) -> list[str]:
-    return sorted(trace for trace in traces_of(phone) if trace in text)
 
 
 def both_ways(phone: str) -> str:

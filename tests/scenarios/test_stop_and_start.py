@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from datetime import timedelta
 from typing import LiteralString
@@ -33,10 +34,13 @@ async def shop_with_a_cart(deployment: Deployment) -> ShopClient:
     return shop
 
 
+SIDS = itertools.count()
+
+
 async def write(deployment: Deployment, *words: str) -> None:
     """Rūta writes to the shop's number; nobody has worked it off yet."""
-    for number, word in enumerate(words):
-        form = {"MessageSid": f"SM{number:032x}", "From": RUTA, "To": OUR_NUMBER, "Body": word}
+    for word in words:
+        form = {"MessageSid": f"SM{next(SIDS):032x}", "From": RUTA, "To": OUR_NUMBER, "Body": word}
         answer = await deployment.world.carrier_posts(INBOUND_PATH, form)
         assert answer.status_code == 200, answer.text
 

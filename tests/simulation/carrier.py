@@ -126,7 +126,9 @@ class StoryCarrier:
         asking = CURRENT.get()
         assert asking is not None
         with asking.busy("asking the carrier"):
+            await asking.gate("asks the carrier")
             await asyncio.sleep(self._dice.uniform(0.01, 1))
+            await asking.gate("is told by the carrier")
 
     def verify(self, url: str, body: bytes, headers: Mapping[str, str]) -> bool:
         return self._adapter.verify(url, body, headers)

@@ -38,6 +38,7 @@ class People:
 
     stage: Stage
     claiming: asyncio.Event = field(default_factory=asyncio.Event)
+    claimed: frozenset[object] = frozenset()  # the shops that the worker has at hand
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -51,12 +52,22 @@ class People:
         with suppress(TimeoutError):
             await asyncio.wait_for(self.closing.wait(), seconds)
 
-    async def until_claim(self, seconds: float) -> None:
-        """Wait for a worker to begin a claim, but no longer than this."""
-        waits = [asyncio.ensure_future(event.wait()) for event in (self.claiming, self.closing)]
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for each in waits:
-            each.cancel()
+    async def until_claim(self, shop: Shop, seconds: float) -> None:
+        """Wait for a worker to begin a claim of this shop's texts, but no longer than this."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._claim_or_closing(shop)
+
+    async def _claim_or_closing(self, shop: Shop) -> None:
+        while not self.closing.is_set():
+            waits = [asyncio.ensure_future(event.wait()) for event in (self.claiming, self.closing)]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for each in waits:
+                    each.cancel()
+            if shop.shop_id in self.claimed:
+                return
 
     async def call(
         self, acts: list[Act], method: str, path: str, key: str, json: Any = None, *, stubborn: bool = False
@@ -177,7 +188,8 @@ class Shopper:
         due_s = _due_s(cart)
         when = self.dice.choice(["claim", "claim", "due", "soon"])
         if when == "claim":
-            await self.people.until_claim(due_s * 2 + 900)
+            await self.people.nap(due_s)
+            await self.people.until_claim(cart.shop, due_s * 2 + 900)
         elif when == "due":
             await self.people.nap(due_s + self.dice.uniform(-20, 20))
         else:

@@ -184,6 +184,7 @@ class Simulation:
         gate = self._chaos.choices.choices(gates, weights)[0]
         self._director.open(gate)
         if gate.what == "messages.queue.TAKE_DUE":
+            self._stage.people.claimed = gate.ids
             self._stage.people.claiming.set()
             self._stage.people.claiming.clear()
             self._director.settle()

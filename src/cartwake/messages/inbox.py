@@ -1,7 +1,7 @@
 """What carriers tell us, stored before it is answered and worked off in order of arrival.
 
 The hook has verified the signature; here the event becomes durable, sealed, and is then applied in
-batches by the worker. Applying one twice changes nothing, so a crash in between costs nothing.
+batches by the worker, in a transaction that marks it as done: a crash in between costs nothing.
 """
 
 from __future__ import annotations
@@ -45,13 +45,17 @@ class CarrierEvent:
 
 
 async def store_events(conn: Connection, moment: Moment, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """Make verified events durable: (`STATUS` or `INBOUND`, payload). The web login may insert and nothing else."""
+    """Make verified events durable: (`STATUS` or `INBOUND`, payload). The web login may insert and nothing else.
+
+    A shopper's text that was stored before is passed over.
+    """
     await conn.execute(
         store.INSERT_EVENTS,
         {
             "now": moment.now,
             "events": [moment.new_id() for _ in events],
             "kinds": [kind for kind, _ in events],
+            "inbound_sids": [payload["sid"] if kind == INBOUND else None for kind, payload in events],
             "payloads": [moment.vault.seal(json.dumps(payload), SEAL) for _, payload in events],
         },
     )

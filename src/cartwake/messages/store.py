@@ -178,10 +178,14 @@ ON CONFLICT (phone_hash) DO UPDATE SET message_id = EXCLUDED.message_id, texted_
 WHERE r.texted_at < EXCLUDED.texted_at
 """
 
+# A shopper's text is kept once, however often the carrier tells it, or somebody who overheard it: START said again
+# after a STOP would lift that. Receipts are kept each time: their order is in the table of transitions.
 INSERT_EVENTS = """
-INSERT INTO carrier_events (event_id, kind, payload_sealed, received_at)
-SELECT event_id, kind, payload, %(now)s
-FROM unnest(%(events)s::uuid[], %(kinds)s::text[], %(payloads)s::bytea[]) AS e (event_id, kind, payload)
+INSERT INTO carrier_events (event_id, kind, inbound_sid, payload_sealed, received_at)
+SELECT event_id, kind, inbound_sid, payload, %(now)s
+FROM unnest(%(events)s::uuid[], %(kinds)s::text[], %(inbound_sids)s::text[], %(payloads)s::bytea[])
+  AS e (event_id, kind, inbound_sid, payload)
+ON CONFLICT DO NOTHING
 """
 CLAIM_EVENTS = """
 SELECT event_id, kind, payload_sealed, received_at FROM carrier_events

@@ -92,11 +92,13 @@ CREATE TABLE recipient_texts (
 CREATE TABLE carrier_events (
   event_id       uuid PRIMARY KEY,
   kind           text NOT NULL CHECK (kind IN ('status', 'inbound')),
+  inbound_sid    text UNIQUE,                -- the carrier's id of a shopper's text: each is worked off once
   payload_sealed bytea NOT NULL,
   received_at    timestamptz NOT NULL,
   processed_at   timestamptz,
   outcome        text,
-  error          text                        -- of one that was set aside: the kind, never what it quoted
+  error          text,                       -- of one that was set aside: the kind, never what it quoted
+  CHECK ((kind = 'inbound') = (inbound_sid IS NOT NULL))
 );
 CREATE INDEX carrier_events_waiting ON carrier_events (event_id) WHERE processed_at IS NULL;
 CREATE INDEX carrier_events_set_aside ON carrier_events (event_id) WHERE outcome IN ('unreadable', 'failed');
