@@ -32,13 +32,13 @@ def main() -> None:
     parser.add_argument("--delivered-after-ms", type=int, default=options.delivered_after_ms)
     parser.add_argument("--texts-max", type=int, default=options.texts_max)
     parser.add_argument("--journal", type=Path, help="remember everything in this file, whatever ends the process")
-    parser.add_argument("--faults", type=_faults_in, help="JSON file of what goes wrong, as PUT /sandbox/faults takes")
+    parser.add_argument("--faults", type=faults_in, help="JSON file of what goes wrong, as PUT /sandbox/faults takes")
     chosen = vars(parser.parse_args())
     host, port = chosen.pop("host"), chosen.pop("port")
     run(host, port, replace(options, **chosen), open_clock(settings.clock))
 
 
-def _faults_in(path: str) -> Faults:
+def faults_in(path: str) -> Faults:
     """The faults in a file; a mistake in it becomes a line that says where."""
     try:
         return Faults.model_validate_json(Path(path).read_bytes())
