@@ -2,9 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# pytest rewrites 400 modules and keeps the result; told not to write bytecode, each of its processes does it again (5 s).
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo docs test check fmt bench fast abuse slow bullmq mutants simulate chaos lock clean
+.PHONY: help setup demo docs test check fmt bench fast abuse slow bullmq installed mutants simulate chaos lock clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -14,7 +16,7 @@ setup: $(READY)  ## Make .venv with the pinned dependencies; every other target 
 demo: $(READY)  ## Play a week of cross-border traffic on this machine (ARGS="--once" to run to the end and exit).
 	@$(BIN)/cartwake demo $(ARGS)
 
-test: check fast abuse slow bullmq  ## Everything that CI runs.
+test: check fast abuse slow bullmq installed  ## Everything that CI runs.
 
 check: $(READY)  ## Format, lint, types, and the arrows between the rooms.
 	$(BIN)/ruff format --check .
@@ -23,16 +25,19 @@ check: $(READY)  ## Format, lint, types, and the arrows between the rooms.
 	$(BIN)/lint-imports
 
 fast: $(READY)  ## The tests that take about a minute.
-	$(BIN)/pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not thorough" $(ARGS)
 
 abuse: $(READY)  ## The embedded PostgreSQL under force: kill -9, full and read-only disks; as root and as an ordinary user.
 	$(BIN)/pytest -n 2 -m abuse $(ARGS)
 
-slow: $(READY) .chromium .nginx  ## The tests that start whole deployments, and those in a real browser.
-	$(BIN)/pytest -m "slow and not abuse and not bullmq" $(ARGS)
+slow: $(READY) .chromium .nginx  ## The rest of the tests: the thorough, whole deployments, a real browser.
+	$(BIN)/pytest -m "(slow or thorough) and not abuse and not bullmq and not installed" $(ARGS)
 
 bullmq: $(READY) .redis .node  ## The BullMQ trigger in real processes on a Valkey and on Debian's Redis, and beside Node's client.
 	$(BIN)/pytest -m bullmq $(ARGS)
+
+installed: $(READY) .machine  ## docs/install.md as it stands, on a booted Debian with systemd and in Docker's containers (root only).
+	$(BIN)/pytest -m installed $(ARGS)
 
 mutants: $(READY)  ## Break each guarded line in a copy of the source; some test must fail for each.
 	cd tests && ../$(BIN)/python -m mutants $(ARGS)
@@ -102,6 +107,15 @@ tests/node/node_modules/.package-lock.json: tests/node/package-lock.json
 	  echo "Fetching nginx for the tests of its configuration (apt-get, once) ..."; \
 	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$sudo apt-get update -qq && mkdir -p .tools && cd .tools && apt-get download -qq nginx && dpkg -x nginx_*.deb .; }
+
+# A machine of its own to install on: made by mmdebstrap, booted by systemd-nspawn. Where that cannot be, its tests say so.
+.PHONY: .machine
+.machine:
+	@command -v mmdebstrap >/dev/null && command -v systemd-nspawn >/dev/null || \
+	  [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || { \
+	  echo "Installing what makes and boots a Debian for the tests of docs/install.md (apt-get, once) ..."; \
+	  apt-get update -qq && env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+	    apt-get install -y -qq --no-install-recommends mmdebstrap systemd-container >/dev/null; }
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -13,6 +13,7 @@ from datetime import timedelta
 
 from benchmarks.bulk import Bulk, make_world
 from benchmarks.deployment import NOON, fresh_runtime, machine, owner
+from benchmarks.size import part
 from cartwake.carriers.protocol import Absent, Accepted, OutboundText, SendResult
 from cartwake.credits.model import ReserveRequest
 from cartwake.credits.reservations import confirm, reserve
@@ -22,6 +23,8 @@ from cartwake.messages import schedule
 from cartwake.worker import deliver, dispatch_once
 
 IN_FLIGHT = 4
+CARTS = 20_000
+REFERENCE = 500  # messages, one at a time
 
 
 class AcceptsAll:
@@ -77,8 +80,9 @@ async def written(url: str) -> tuple[int, int]:
     return sums["size"], sums["log"]
 
 
-async def run(carts: int = 20_000) -> None:
+async def run() -> None:
     """Print messages/s, the ratio to the reference, and what a text takes on disk."""
+    carts = part(CARTS)
     async with fresh_runtime() as (runtime, url):
         empty, _ = await written(url)
         async with owner(url) as conn:
@@ -96,7 +100,7 @@ async def run(carts: int = 20_000) -> None:
         async with runtime.db.transaction(ENGINE) as conn:
             found = await row(conn, "SELECT array_agg(organization_id) AS ids FROM organizations")
         assert found is not None
-        naive_per_s = await one_by_one(runtime, found["ids"], 500)
+        naive_per_s = await one_by_one(runtime, found["ids"], part(REFERENCE))
     print(f"pipeline, carrier stubbed: {machine()}")
     print(f"  scan and schedule  {scanned_per_s:8.0f} carts/s")
     print(f"  dispatch           {sent_per_s:8.0f} messages/s ({sent} of {carts})")

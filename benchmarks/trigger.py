@@ -24,6 +24,7 @@ from benchmarks.bulk import Bulk, make_world
 from benchmarks.deployment import NOON, fresh_runtime, machine, owner
 from benchmarks.pipeline import AcceptsAll
 from benchmarks.queue import queue_url
+from benchmarks.size import part
 from benchmarks.statements import counted
 from cartwake.carriers.protocol import OutboundText, SendResult
 from cartwake.kit.db import ENGINE, rows
@@ -32,10 +33,10 @@ from cartwake.messages import schedule
 from cartwake.timekeeping import open_trigger, put_back_texts
 from cartwake.worker import run_worker
 
-ROUNDS = 3
-SHOPS = 2000
-PER_SECOND, FOR_S = 50, 20  # texts coming due, for the lateness
-PILE = 10_000  # texts due at once, for the speed
+ROUNDS = part(3)
+SHOPS = part(2000)
+PER_SECOND, FOR_S = 50, part(20)  # texts coming due, for the lateness
+PILE = part(10_000)  # texts due at once, for the speed
 HEAD_START_S = 3.0
 PATIENCE_S = 120.0
 # Texts that come due one after the other from a moment on, or all at once.

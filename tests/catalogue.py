@@ -8,6 +8,7 @@ PLATFORM_TABLES = {
     "carrier_events",
     "deployment_home",
     "deployment_keys",
+    "deployment_schema",
     "deployment_switches",
     "invariant_checks",
     "operator_idempotent_answers",
@@ -15,6 +16,7 @@ PLATFORM_TABLES = {
     "periodic_tasks",
     "recipient_texts",
     "suppressed_phones",
+    "worker_beats",
 }
 TABLES = """
 SELECT c.relname AS name, c.relrowsecurity AND c.relforcerowsecurity AS walled,

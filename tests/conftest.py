@@ -20,7 +20,7 @@ from cartwake.kit.embedded import embedded_postgres
 from cartwake.kit.ids import Ids
 from cartwake.kit.runtime import Runtime
 from cartwake.kit.schema import migrate
-from databases import Databases
+from databases import NOTE_ARROWS, Databases, Lent
 
 pytest_plugins = ["world", "deployment", "chromium", "processes", "typed", "homes", "queued", "conformance.bench"]
 
@@ -66,25 +66,45 @@ def template(server_url: str, vault: Vault, shared_folder: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def databases(server_url: str, template: str) -> Iterator[Databases]:
-    found = Databases(server_url, template)
+async def databases(server_url: str, template: str, vault: Vault) -> AsyncIterator[Databases]:
+    found = Databases(server_url, template, vault)
     yield found
-    found.close()
+    await found.close()
+
+
+@pytest.fixture(scope="session")
+async def watched_databases(server_url: str, template: str, vault: Vault) -> AsyncIterator[Databases]:
+    """Databases that note each move of a message: a deployment's."""
+    found = Databases(server_url, template, vault, NOTE_ARROWS)
+    yield found
+    await found.close()
 
 
 @pytest.fixture
-def fresh_url(databases: Databases) -> Iterator[str]:
-    """The address (owner login) of an empty migrated database of the test's own."""
-    name = databases.take()
-    yield databases.url(name)
-    databases.give_back(name)
+def lender(request: pytest.FixtureRequest) -> Databases:
+    """Where the test's database comes from."""
+    kind = "watched_databases" if "deployment" in request.fixturenames else "databases"
+    found: Databases = request.getfixturevalue(kind)
+    return found
 
 
 @pytest.fixture
-async def db(fresh_url: str, vault: Vault) -> AsyncIterator[Database]:
-    database = Database(fresh_url, vault)
-    yield database
-    await database.close()
+async def lent(lender: Databases) -> AsyncIterator[Lent]:
+    """An empty migrated database of the test's own."""
+    borrowed = lender.take()
+    yield borrowed
+    await lender.give_back(borrowed)
+
+
+@pytest.fixture
+def fresh_url(lent: Lent) -> str:
+    """Its address (owner login)."""
+    return lent.url
+
+
+@pytest.fixture
+def db(lent: Lent) -> Database:
+    return lent.pools
 
 
 @pytest.fixture

@@ -57,21 +57,6 @@ LOCK_WAITERS = (
     "SELECT FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()"
 )
 
-# The database notes each move of a message as it happens, whoever makes it. A message that is held again
-# moves too: to another time.
-NOTE_ARROWS = """
-CREATE TABLE walked_arrows (message_id uuid NOT NULL, source varchar(40) NOT NULL, target varchar(40) NOT NULL);
-GRANT SELECT ON walked_arrows TO cartwake_engine;
-CREATE FUNCTION note_arrow() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
-BEGIN
-  INSERT INTO walked_arrows VALUES (NEW.message_id, OLD.state, NEW.state);
-  RETURN NULL;
-END $$;
-CREATE TRIGGER note_arrow AFTER UPDATE ON sms_messages FOR EACH ROW
-  WHEN (OLD.state <> NEW.state OR OLD.due_at <> NEW.due_at) EXECUTE FUNCTION note_arrow();
-"""
-FORGET_ARROWS = "DROP TABLE walked_arrows; DROP FUNCTION note_arrow CASCADE"
-
 
 @dataclass
 class Deployment:
@@ -289,8 +274,6 @@ async def deployment(
     db: Database, clock: ManualClock, ids: Ids, vault: Vault, fresh_url: str
 ) -> AsyncIterator[Deployment]:
     """A deployment on a fresh database; at the end every invariant must hold, whatever the story was."""
-    with psycopg.connect(fresh_url, autocommit=True) as owner:
-        owner.execute(NOTE_ARROWS)
     public_url = f"http://127.0.0.1:{free_port()}"
     options = Options(sent_after_ms=0, delivered_after_ms=0, inbound_url=public_url + INBOUND_PATH)
     async with running_sandbox(options, clock) as sandbox, plain_http() as http:
@@ -309,8 +292,6 @@ async def deployment(
             await made.settle()
             await made.sound()
         await carrier.close()
-    with psycopg.connect(fresh_url, autocommit=True) as owner:
-        owner.execute(FORGET_ARROWS)
 
 
 async def leave_cart(shop: ShopClient, external_id: str = "cart-1", **news: Any) -> None:

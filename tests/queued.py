@@ -153,8 +153,11 @@ class Queued:
         return Job(job_id, raw["name"], json.loads(raw["data"]), made, raw.get("failedReason"), in_s)
 
 
-# The servers that BullMQ is tested on, by the names of their fixtures.
-QUEUE_SERVERS = ("valkey", pytest.param("debian_redis", marks=[pytest.mark.slow, pytest.mark.bullmq]))
+# The servers that BullMQ is tested on, by the names of their fixtures; `make bullmq` has both.
+QUEUE_SERVERS = (
+    pytest.param("valkey", marks=[pytest.mark.thorough, pytest.mark.bullmq]),
+    pytest.param("debian_redis", marks=[pytest.mark.slow, pytest.mark.bullmq]),
+)
 
 
 @pytest.fixture(scope="session")

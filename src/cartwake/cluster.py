@@ -55,6 +55,7 @@ class Process:
     arguments: tuple[str, ...]
     ready_url: str | None = None  # 200: it can be used
     environment: Mapping[str, str] = field(default_factory=dict)  # its own, beside what all of them share
+    listener: socket.socket | None = None  # the port it is to serve, open already and handed on
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class Cluster:
             path = self._logs / f"{process.name}.log"
             with path.open("wb") as log:
                 self._running.append(_Running(process, await self._spawn(process, log), path))
+            if process.listener is not None:
+                process.listener.close()  # the child's alone from here on
 
     async def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Return once every process answers that can. Raises `ClusterError` when one dies or takes too long."""
@@ -144,6 +147,7 @@ class Cluster:
             stdout=log,
             stderr=log,
             env={**self._environment, **process.environment},
+            pass_fds=() if process.listener is None else (process.listener.fileno(),),
             start_new_session=True,  # Ctrl-C in the terminal is for us, who stop them in good order
         )
 
@@ -187,16 +191,14 @@ def database_server(settings: Settings) -> Iterator[str]:
         raise ClusterError(str(error)) from error
 
 
-def free_port(wish: int, taken: Sequence[int] = ()) -> int:
-    """`wish` if nobody listens there, else any free port of the loopback address, none of `taken`."""
+def free_port(wish: int) -> int:
+    """`wish` if nobody listens there, else any free port of the loopback address."""
     for port in (wish, 0):
         with socket.socket() as probe, contextlib.suppress(OSError):
             # As servers do: a port whose last connections linger is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((LOOPBACK, port))
-            found = int(probe.getsockname()[1])
-            if found not in taken:
-                return found
+            return port_of(probe)
     raise ClusterError("No port of 127.0.0.1 is free.")
 
 
@@ -204,8 +206,21 @@ def web_process(port: int, metrics_port: int = 0) -> Process:
     return Process("web", ("serve",), f"http://{LOOPBACK}:{port}/readyz", _serving_metrics(metrics_port))
 
 
-def sandbox_process(port: int) -> Process:
-    return Process("sandbox", ("sandbox", "--port", str(port)), f"http://{LOOPBACK}:{port}/sandbox/counts")
+def sandbox_listener() -> socket.socket:
+    """The sandbox's port, open: its usual one, or a free one where another deployment has that."""
+    try:
+        return open_port(LOOPBACK, SANDBOX_PORT, "")
+    except CannotListenError:
+        return open_port(LOOPBACK, 0, "")
+
+
+def port_of(listener: socket.socket) -> int:
+    return int(listener.getsockname()[1])
+
+
+def sandbox_process(listener: socket.socket) -> Process:
+    words = ("sandbox", "--listener-fd", str(listener.fileno()))
+    return Process("sandbox", words, f"http://{LOOPBACK}:{port_of(listener)}/sandbox/counts", listener=listener)
 
 
 def engine_processes(metrics_port: int = 0) -> list[Process]:
@@ -257,8 +272,14 @@ TUESDAY_AT_TEN = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 @contextlib.contextmanager
 def alone(home: Path) -> Iterator[None]:
     """Raise `ClusterError` when `cartwake up` already runs on this data folder: its clock and logs are there."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "up.lock").open("w") as lock:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock_file = (home / "up.lock").open("w")
+    except OSError as error:
+        raise ClusterError(
+            f"{home} cannot be written to: {os.strerror(error.errno or 0)}. Set CARTWAKE_DATA_DIR to a folder of yours."
+        ) from None
+    with lock_file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -275,10 +296,11 @@ def run_up(settings: Settings, speed: float | None = None) -> int:
     made anew each time. `trial.env` in the data folder lets commands in another terminal join a run with the sandbox.
     """
     try:
-        with alone(home_of(settings)), database_server(settings) as server_url:
-            open_port(settings.host, settings.port, "CARTWAKE_PORT", "CARTWAKE_HOST").close()
-            settings, environment, sandbox_port = _prepared(settings, server_url, speed)
-            names = asyncio.run(_up(settings, environment, sandbox_port))
+        with alone(home_of(settings)):
+            _require_ports(settings)
+            with database_server(settings) as server_url:
+                settings, environment, sandbox = _prepared(settings, server_url, speed)
+                names = asyncio.run(_up(settings, environment, sandbox))
     except (CannotListenError, ClusterError, psycopg.Error) as error:
         print(error, file=sys.stderr)
         return 1
@@ -290,8 +312,18 @@ def run_up(settings: Settings, speed: float | None = None) -> int:
     return 0
 
 
-def _prepared(settings: Settings, server_url: str, speed: float | None) -> tuple[Settings, dict[str, str], int | None]:
-    """A migrated database; the settings and environment that lead to it; and a port for the sandbox if it is to run.
+def _require_ports(settings: Settings) -> None:
+    """Raise `CannotListenError` for a port that somebody else has, before anything is made."""
+    open_port(settings.host, settings.port, "CARTWAKE_PORT", "CARTWAKE_HOST").close()
+    for number in range(3 if settings.metrics_port else 0):  # worker, scheduler, web
+        port = settings.metrics_port + number
+        open_port(settings.metrics_host, port, "CARTWAKE_METRICS_PORT (it and the next two)").close()
+
+
+def _prepared(
+    settings: Settings, server_url: str, speed: float | None
+) -> tuple[Settings, dict[str, str], socket.socket | None]:
+    """A migrated database; the settings and environment that lead to it; and the sandbox's port if it is to run.
 
     With `speed`: a clock and a database made anew.
     """
@@ -303,11 +335,11 @@ def _prepared(settings: Settings, server_url: str, speed: float | None) -> tuple
         settings = settings.model_copy(update={"clock": f"virtual:{home / 'clock'}"})
         url = fresh_database(server_url, vault_of(settings), "trial")
     # An operator who names a carrier has one; everybody else gets the sandbox.
-    sandbox_port = None if "twilio_api_base" in settings.model_fields_set else free_port(SANDBOX_PORT)
-    environment = _environment(settings, url, sandbox_port)
-    if sandbox_port is not None or speed is not None:  # nobody knows these addresses from settings of their own
+    sandbox = None if "twilio_api_base" in settings.model_fields_set else sandbox_listener()
+    environment = _environment(settings, url, port_of(sandbox) if sandbox else None)
+    if sandbox is not None or speed is not None:  # nobody knows these addresses from settings of their own
         write_environment(home / "trial.env", environment)
-    return settings, environment, sandbox_port
+    return settings, environment, sandbox
 
 
 def _environment(settings: Settings, url: str, sandbox_port: int | None) -> dict[str, str]:
@@ -325,12 +357,13 @@ def up_processes(port: int, metrics_port: int = 0) -> list[Process]:
     return [web_process(port, metrics_port and metrics_port + 2), *engine_processes(metrics_port)]
 
 
-async def _up(settings: Settings, environment: Mapping[str, str], sandbox_port: int | None) -> list[str]:
+async def _up(settings: Settings, environment: Mapping[str, str], sandbox: socket.socket | None) -> list[str]:
     """Run every process until told to stop; their names."""
     public_url = environment.get("CARTWAKE_PUBLIC_URL", settings.public_url)
     processes = up_processes(settings.port, settings.metrics_port)
-    if sandbox_port is not None:
-        processes.insert(0, sandbox_process(sandbox_port))
+    sandbox_port = port_of(sandbox) if sandbox else None
+    if sandbox is not None:
+        processes.insert(0, sandbox_process(sandbox))
     async with told_to_stop() as stop, Cluster(home_of(settings) / "logs", environment) as cluster:
         await cluster.start(processes)
         await unless(stop, cluster.wait_until_ready())
@@ -345,7 +378,8 @@ def _print_addresses(settings: Settings, public_url: str, sandbox_port: int | No
     home = home_of(settings)
     print(f"Cartwake is up.\n  API       {public_url}/docs\n  health    {public_url}/readyz")
     if sandbox_port is not None:
-        print(f"  sandbox   http://{LOOPBACK}:{sandbox_port}/sandbox/messages")
+        elsewhere = "" if sandbox_port == SANDBOX_PORT else f" (port {SANDBOX_PORT} is in use)"
+        print(f"  sandbox   http://{LOOPBACK}:{sandbox_port}/sandbox/messages{elsewhere}")
     if port := settings.metrics_port:
         print(f"  metrics   http://{LOOPBACK}:{port}/metrics of the worker, {port + 1} scheduler, {port + 2} web")
     print(f"  logs      {home / 'logs'}")

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeGuard, TypeVar
+from uuid import UUID, uuid4
 
 import psycopg
 import structlog
 
+from cartwake import __version__
 from cartwake.carriers.protocol import Carrier, ErrorClass, Rejected, SendResult
+from cartwake.jobs import beats
 from cartwake.jobs.trigger import Trigger, Wake
 from cartwake.kit import metrics, tracing
 from cartwake.kit.db import ENGINE, Connection, is_transient
 from cartwake.kit.logs import some_ids
 from cartwake.kit.runtime import Runtime
-from cartwake.messages import inbox, queue
+from cartwake.messages import aside, inbox, queue
 from cartwake.messages.answers import Move
 from cartwake.messages.dispatch import LEASE_MARGIN_S, Attempt, Calls, Claimed, claim_batch, send_batch
 from cartwake.messages.inbound import apply_inbound
@@ -26,7 +29,7 @@ from cartwake.messages.receipts import apply_receipts
 from cartwake.messages.recording import record_results
 from cartwake.messages.text_jobs import job_of
 from cartwake.observe import harmless
-from cartwake.observe.counting import count_answers, count_claim, count_events, count_moves
+from cartwake.observe.counting import count_answers, count_claim, count_events, count_moves, count_set_aside
 from cartwake.observe.traces import trace, trace_moves, traced
 from cartwake.outbox import queue as outbox
 from cartwake.outbox.model import Round
@@ -46,6 +49,7 @@ BUSY_PAUSE_S = 0.01
 SWITCHES_EVERY_S = 0.5
 TRIES = 5
 RETRY_PAUSE_S = 0.2
+SEE_EVENTS = "cartwake events list"
 
 
 async def run_worker(runtime: Runtime, carrier: Carrier, trigger: Trigger, stop: asyncio.Event) -> None:
@@ -55,6 +59,32 @@ async def run_worker(runtime: Runtime, carrier: Carrier, trigger: Trigger, stop:
         group.create_task(_forever("dispatch", stop, lambda: dispatch_until(runtime, carrier, calls, trigger, stop)))
         group.create_task(_forever("events", stop, lambda: events_until(runtime, trigger, stop)))
         group.create_task(_forever("outbox", stop, lambda: outbox_until(runtime, trigger, stop)))
+
+
+@contextlib.asynccontextmanager
+async def living(runtime: Runtime) -> AsyncIterator[UUID]:
+    """While the block lasts, say every few seconds that this worker lives; its id. For the doctor alone."""
+    worker_id = uuid4()
+    beating = asyncio.create_task(_beat_forever(runtime, worker_id))
+    try:
+        yield worker_id
+    finally:
+        beating.cancel()
+        with contextlib.suppress(asyncio.CancelledError, psycopg.Error):
+            await beating
+        with contextlib.suppress(psycopg.Error):
+            async with runtime.db.transaction(ENGINE) as conn:
+                await beats.end(conn, worker_id)
+
+
+async def _beat_forever(runtime: Runtime, worker_id: UUID) -> None:
+    while True:
+        try:
+            async with runtime.db.transaction(ENGINE) as conn:
+                await beats.beat(conn, runtime.clock.now(), worker_id, __version__)
+        except psycopg.Error as error:
+            log.warning("worker.not_seen", error=type(error).__name__)
+        await asyncio.sleep(beats.BEAT_S)
 
 
 async def dispatch_until(
@@ -152,26 +182,48 @@ async def events_until(runtime: Runtime, trigger: Trigger, stop: asyncio.Event) 
 
 async def work_off_events(runtime: Runtime, limit: int) -> int:
     """One batch of stored carrier events; how many. One that cannot be applied does not stop the others."""
+    claimed: list[UUID] = []
 
-    claimed: list[inbox.StoredEvent] = []
+    async def claim(conn: Connection) -> list[inbox.StoredEvent]:
+        stored = await inbox.claim_events(conn, limit)
+        claimed[:] = [each.event_id for each in stored]
+        return stored
+
+    try:
+        return await _work_off(runtime, claim)
+    except Exception as error:
+        if not claimed or not aside.is_of_the_event(error):
+            raise
+        log.warning("worker.events_one_by_one", error=type(error).__name__)
+    for event_id in claimed:
+        await _work_off_one(runtime, event_id)
+    return len(claimed)
+
+
+async def _work_off_one(runtime: Runtime, event_id: UUID) -> None:
+    """One event in a transaction of its own; set aside when it cannot be applied there either."""
+    try:
+        await _work_off(runtime, lambda conn: inbox.claim_event(conn, event_id))
+    except Exception as error:
+        if not aside.is_of_the_event(error):
+            raise
+        refusal = error
+    else:
+        return
+    kind = await _in_transaction(runtime, lambda conn: aside.set_aside(conn, runtime.clock.now(), event_id, refusal))
+    if kind is not None:
+        count_set_aside(kind)
+        log.error("worker.event_set_aside", event_id=str(event_id), kind=kind, exc_info=refusal, advice=SEE_EVENTS)
+
+
+async def _work_off(runtime: Runtime, claim: Callable[[Connection], Awaitable[list[inbox.StoredEvent]]]) -> int:
+    """Claim and apply in one transaction; how many events that was."""
 
     async def work(conn: Connection) -> _WorkedOff:
-        claimed[:] = await inbox.claim_events(conn, limit)
-        return await _apply_events(conn, runtime, inbox.open_events(runtime.vault, claimed))
+        return await _apply_events(conn, runtime, inbox.open_events(runtime.vault, await claim(conn)))
 
     began_ns = tracing.now_ns()
-    try:
-        done = await _in_transaction(runtime, work)
-    except (ValueError, LookupError, TypeError, psycopg.DataError) as error:
-        if limit > 1:
-            log.warning("worker.events_one_by_one", error=type(error).__name__)
-            return await work_off_events(runtime, 1)
-        if not claimed:
-            raise
-        event_id = claimed[0].event_id
-        await _in_transaction(runtime, lambda conn: inbox.set_aside(conn, runtime.clock.now(), event_id))
-        log.exception("worker.event_set_aside", event_id=str(event_id))
-        return 1
+    done = await _in_transaction(runtime, work)
     _tell_events(done, began_ns)
     return len(done.events)
 

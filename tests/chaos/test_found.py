@@ -22,6 +22,7 @@ PATIENCE_S = 20.0
 UNDER_WAY_S = 0.5
 
 
+@pytest.mark.thorough
 async def test_a_no_that_waited_for_a_claim_is_dated_after_it(world: World, clock: ManualClock) -> None:
     """Else the proof, and `cartwake audit`, would show a text that was claimed after the no."""
     shop = await world.shop()

@@ -245,6 +245,7 @@ async def test_a_text_that_waited_in_vain_for_a_free_connection_was_not_sent(ben
     await carrier.close()
 
 
+@pytest.mark.thorough
 async def test_a_storm_of_faults_leaves_no_doubt_and_no_duplicate(bench: Bench) -> None:
     bench.go_wrong(
         seed=7,

@@ -139,6 +139,7 @@ async def test_every_process_hears(open_one: OpenTrigger, db: Database) -> None:
             await each.close()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("wake", KEPT_BY_THE_DATABASE)
 async def test_looks_again_by_itself_when_nothing_is_ever_announced(trigger: Trigger, wake: Wake) -> None:
     """A lost wake-up call costs a second, not a message. Lost jobs are put back by the scan."""
@@ -161,6 +162,7 @@ async def test_a_later_time_does_not_hide_an_earlier_one(trigger: Trigger, db: D
     await asyncio.wait_for(sleeper, BOUND_S)
 
 
+@pytest.mark.thorough
 async def test_survives_the_loss_of_its_connection(trigger: Trigger, db: Database, fresh_url: str) -> None:
     with psycopg.connect(fresh_url, autocommit=True) as conn:
         conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")

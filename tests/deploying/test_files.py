@@ -1,7 +1,7 @@
 """The files in deploy/: each read by the tool that it is for, and compared with the program that they start.
 
-No container engine runs where these tests do, so the image is not built here; `test_wheel.py` does what the
-Dockerfile says, line by line, in a folder.
+`test_image.py` builds the image and runs the compose file, `test_installed.py` starts the units, each on a machine of
+its own; `test_wheel.py` does what the Dockerfile says, line by line, in a folder.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def test_both_stages_have_the_same_base_and_a_python_that_the_project_allows() -
 
 
 def test_what_the_dockerfile_copies_exists_and_is_not_ignored() -> None:
-    allowed = [line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line[0] == "!"]
+    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] == "!"]
     for each in instructions():
         if each.word != "COPY" or each.text.startswith("--from"):
             continue

@@ -129,6 +129,7 @@ async def test_other_requests_name_the_wrong_field(world: World, method: str, pa
     assert [error["field"] for error in problem["errors"]] == [field]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("path", "body", "field"),
     [

@@ -87,6 +87,7 @@ async def test_every_answer_has_a_request_id(world: World, given: str | None) ->
         assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.thorough
 async def test_a_database_that_is_away_is_told_as_such(world: World, runtime: Runtime, log_lines: list[Any]) -> None:
     shop = await world.shop()
     nowhere = f"postgresql://127.0.0.1:{free_port()}/cartwake?connect_timeout=1"

@@ -60,6 +60,7 @@ async def test_an_organization_makes_and_ends_its_own_and_its_shops_keys(world: 
         assert await merchant.call("DELETE", f"/v1/keys/{made['key_id']}") == ended
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("form", "status"),
     [

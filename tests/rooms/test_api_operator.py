@@ -32,12 +32,41 @@ async def test_an_organization_is_made_with_its_key(world: World) -> None:
     assert facts["plan"] == "ULTRA" and facts["created_at"] == "2026-11-24T08:15:00Z"
 
 
+async def test_the_operator_sees_every_organization_and_its_shops(world: World) -> None:
+    knygos = await world.merchant("Knygos", plan="FREE", credits=0)
+    lino = await world.merchant("Lino Namai", credits=70)
+    linas, vilna = await lino.shop("Linas"), await lino.shop("Vilna", enabled=False)
+    base = f"/v1/organizations/{lino.organization_id}/shops"
+    await world.operator.api("PUT", f"{base}/{linas.shop_id}/kill-switch")
+    page = await world.operator.call("GET", "/v1/organizations")
+    created_at = "2026-11-24T08:15:00Z"
+    lino_row, knygos_row = page["data"]
+    assert page["next"] is None
+    assert lino_row == {
+        "organization_id": str(lino.organization_id),
+        "name": "Lino Namai",
+        "plan": "PRO",
+        "created_at": created_at,
+        "available_credits": 70,
+        "shops": 2,
+        "paused_shops": 1,
+    }
+    assert (knygos_row["name"], knygos_row["available_credits"], knygos_row["shops"]) == ("Knygos", 0, 0)
+    shops = (await world.operator.call("GET", base))["data"]
+    assert [(shop["shop_id"], shop["enabled"], shop["paused_at"]) for shop in shops] == [
+        (str(vilna.shop_id), False, None),
+        (str(linas.shop_id), True, created_at),
+    ]
+    assert (await world.operator.call("GET", f"/v1/organizations/{knygos.organization_id}/shops"))["data"] == []
+
+
 async def test_what_nobody_made_is_not_there(world: World) -> None:
     nobody = f"/v1/organizations/{uuid.uuid4()}"
     merchant = await world.merchant()
     shop = f"/v1/organizations/{merchant.organization_id}/shops/{uuid.uuid4()}"
     for method, path, body in (
         ("GET", nobody, None),
+        ("GET", f"{nobody}/shops", None),
         ("PUT", f"{nobody}/plan", {"plan": "PRO"}),
         ("POST", f"{nobody}/shops", {"name": "x", "default_country": "LT", "default_locale": "lt"}),
         ("POST", f"{nobody}/credit-adjustments", {"credits": 1, "note": "x"}),

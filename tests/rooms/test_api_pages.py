@@ -20,6 +20,8 @@ PAGED = {
     "/v1/credits/ledger": "organization",
     "/v1/shops": "organization",
     "/v1/keys": "organization",
+    "/v1/organizations": "operator",
+    "/v1/organizations/{organization_id}/shops": "operator",
     "/v1/organizations/{organization_id}/keys": "operator",
     "/v1/operator-keys": "operator",
     "/v1/doubtful-messages": "operator",
@@ -65,7 +67,9 @@ class Rows:
                 owner.execute(ADD_TEXT, ids | {"id": moment.new_id(), "now": moment.now})
         elif path == "/v1/credits/ledger":
             await merchant.add_credits(1)
-        elif path == "/v1/shops":
+        elif path == "/v1/organizations":
+            await self.world.merchant("One more")
+        elif path.endswith("/shops"):
             await merchant.shop("One more")
         elif path == "/v1/operator-keys":
             await self.world.operator.call("POST", path)
@@ -104,6 +108,7 @@ async def test_every_list_is_known_here_and_looks_like_the_others(world: World) 
     assert {path.replace("{locale}", "en") for path in found} == set(PAGED), "a list has no pages, or is not tried here"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", PAGED)
 async def test_pages_hold_still_while_the_list_grows(world: World, fresh_url: str, path: str) -> None:
     shop = await world.shop()

@@ -52,6 +52,7 @@ def test_an_organization_is_made_with_its_account(there: Cartwake, organization:
     assert there("org", "create", "x" * 201).err == "The name must have 1 to 200 characters.\n"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
@@ -74,6 +75,12 @@ def test_a_shop_is_refused_as_the_api_refuses_it(
     assert (said.status, said.out, said.err) == (1, "", reason)
 
 
+def test_a_new_organization_s_credits_are_said_to_come(there: Cartwake) -> None:
+    said = there("org", "create", "Lino Namai", "--plan", "ULTRA")
+    assert "It has 0 credits until the month's 500 come" in said.err and "`cartwake credits adjust`" in said.err
+    assert there("org", "create", "Lino Namai", "--plan", "FREE").err == ""
+
+
 def test_credits_are_added_and_taken_away(there: Cartwake, organization: str) -> None:
     assert there("credits", "adjust", organization, "50", "--note", "welcome").out == "available_credits 50\n"
     assert there("credits", "adjust", organization, "-20", "--note", "by hand").out == "available_credits 30\n"
@@ -82,6 +89,79 @@ def test_credits_are_added_and_taken_away(there: Cartwake, organization: str) ->
     assert (too_much.status, too_much.err) == (1, "Only 10 credits are available.\n")
     assert "-20" in there("credits", "adjust", "--help").out
     assert there("credits", "adjust", organization, "--nte", "x", "5").status == 2, "a misspelt option is no number"
+
+
+def test_organizations_and_shops_are_listed(there: Cartwake, organization: str, shop: str) -> None:
+    other = there("org", "create", "Kavos\x1b[2J Krautuvė", "--plan", "FREE").value("organization_id")
+    there("credits", "adjust", organization, "50", "--note", "welcome")
+    first, second = there("org", "list").out.splitlines()
+    assert first.startswith(f"{other}  FREE   created ") and first.endswith("0 credits  0 shops  Kavos�[2J Krautuvė")
+    assert second.startswith(f"{organization}  PRO    created ") and second.endswith("50 credits  1 shops  Lino Namai")
+    (line,) = there("shop", "list", organization).out.splitlines()
+    assert line.startswith(f"{shop}  LT  en  created ") and line.endswith("  texts on  Lino Namai")
+    assert there("shop", "list", other).out == ""
+    assert there("shop", "list", NOBODY).err == "There is no such organization.\n"
+
+
+def test_what_a_reader_was_told_of_stays_though_it_reads_no_more(settled_url: str) -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("CARTWAKE_")}
+    environ["CARTWAKE_DATABASE_URL"] = settled_url
+    reader, writer = os.pipe()
+    os.close(reader)  # as `| head -1`, which has seen enough
+    command = [sys.executable, "-m", "cartwake", "org", "create", "Lino Namai"]
+    ended = subprocess.run(command, env=environ, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert "Traceback" not in ended.stderr and "process.failed" not in ended.stderr
+    with psycopg.connect(settled_url) as owner:
+        assert owner.execute("SELECT name FROM organizations").fetchall() == [("Lino Namai",)]
+
+
+def test_senders_and_credits_are_shown(there: Cartwake, organization: str, shop: str) -> None:
+    sender = there("number", "add", organization, shop, "+37061000001").value("sender_id")
+    assert there("number", "list", organization, shop).out == (
+        f"{sender}  +37061000001  long_code  LT  10 segments/s\n"
+    )
+    assert there("number", "list", organization, NOBODY).err.startswith("The organization is known, but it has no shop")
+    there("credits", "adjust", organization, "50", "--note", "welcome")
+    assert there("credits", "show", organization).out == "available_credits 50\nreserved_credits 0\n"
+    assert there("credits", "show", NOBODY).err == "There is no such organization.\n"
+
+
+def test_whose_keys_nobody_knows_is_said(there: Cartwake) -> None:
+    assert there("key", "list", NOBODY).err == "There is no such organization.\n"
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_clear_line(cartwake: Cartwake) -> None:
+    said = cartwake("up", data_dir="/proc/nowhere")
+    assert (said.status, said.out) == (1, "")
+    assert said.err.startswith("/proc/nowhere cannot be written to: ") and "CARTWAKE_DATA_DIR" in said.err
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"), [("53100", "The database's disk is full."), ("25006", "The database takes no writes: ")]
+)
+def test_a_database_that_cannot_write_is_one_clear_line(
+    there: Cartwake, fresh_url: str, code: str, advice: str
+) -> None:
+    refuse = (
+        f"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE USING ERRCODE = '{code}'; END$$;"
+    )
+    with psycopg.connect(fresh_url, autocommit=True) as owner:
+        owner.execute(refuse.encode())
+        owner.execute("CREATE TRIGGER refuse BEFORE INSERT ON organizations EXECUTE FUNCTION refuse()")
+    said = there("org", "create", "Lino Namai")
+    assert (said.status, said.out) == (1, "") and said.err.startswith(advice) and len(said.err.splitlines()) == 1
+
+
+def test_a_database_without_a_connection_to_spare_is_told_as_that(there: Cartwake, fresh_url: str) -> None:
+    name = psycopg.sql.Identifier(str(psycopg.conninfo.conninfo_to_dict(fresh_url)["dbname"]))
+    with psycopg.connect(fresh_url, autocommit=True) as owner:
+        owner.execute(psycopg.sql.SQL("ALTER DATABASE {} CONNECTION LIMIT 0").format(name))
+        try:
+            said = there("org", "list")
+        finally:
+            owner.execute(psycopg.sql.SQL("ALTER DATABASE {} CONNECTION LIMIT -1").format(name))
+    assert said.status == 1 and "has no connection to spare" in said.err and "Start it" not in said.err
 
 
 def test_explain_and_number_add_say_which_id_is_wrong(there: Cartwake, organization: str, shop: str) -> None:
@@ -162,6 +242,60 @@ def test_up_with_secrets_in_files_says_what_it_stops(tmp_path: Path, settled_url
     rest, _ = up.communicate(timeout=60)
     assert up.returncode == 0, "".join(told) + rest
     assert rest.splitlines()[-1] == "Stopped: sandbox, web, worker, scheduler.", "the database is not ours"
+
+
+@pytest.mark.slow
+def test_two_ups_at_once_do_not_take_each_other_s_ports(tmp_path: Path, settled_url: str) -> None:
+    """The second says what is in use; with a port of its own it runs, and its sandbox takes a free one."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("CARTWAKE_")}
+    environ["CARTWAKE_DATABASE_URL"] = settled_url
+    web_ports = [free_port(), free_port()]
+    ups = []
+    for number, port in enumerate(web_ports):
+        mine = {"CARTWAKE_PORT": str(port), "CARTWAKE_DATA_DIR": str(tmp_path / str(number))}
+        command = [sys.executable, "-m", "cartwake", "up"]
+        ups.append(
+            subprocess.Popen(command, env=environ | mine, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
+    sandboxes = []
+    for up in ups:
+        assert up.stdout is not None
+        for line in up.stdout:
+            if line.startswith("  sandbox "):
+                sandboxes.append(line)
+            if "Ctrl-C stops everything" in line:
+                break
+        else:
+            pytest.fail("it ended by itself")
+    addresses = {line.split()[1] for line in sandboxes}
+    assert len(addresses) == 2
+    for line in sandboxes:
+        assert (":8090/" in line) != ("(port 8090 is in use)" in line)
+    taken = {"CARTWAKE_PORT": str(web_ports[0]), "CARTWAKE_DATA_DIR": str(tmp_path / "third")}
+    third = subprocess.run(
+        [sys.executable, "-m", "cartwake", "up"],
+        env=environ | taken,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert third.returncode == 1
+    assert third.stderr.startswith(f"Port {web_ports[0]} of 127.0.0.1 is in use: ") and "CARTWAKE_PORT" in third.stderr
+    metrics = taken | {"CARTWAKE_PORT": str(free_port()), "CARTWAKE_METRICS_PORT": str(web_ports[0] - 1)}
+    fourth = subprocess.run(
+        [sys.executable, "-m", "cartwake", "up"],
+        env=environ | metrics,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert fourth.returncode == 1 and "CARTWAKE_METRICS_PORT (it and the next two)" in fourth.stderr, fourth.stderr
+    for up in ups:
+        up.send_signal(signal.SIGINT)
+        up.communicate(timeout=60)
+        assert up.returncode == 0
 
 
 @pytest.mark.slow

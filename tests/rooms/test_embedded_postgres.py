@@ -49,6 +49,7 @@ def test_a_restart_keeps_data_and_port(tmp_path: Path, open_folder: Path, reacha
     assert (home / "postgres.log").stat().st_size < 10_000
 
 
+@pytest.mark.thorough
 def test_two_processes_share_a_server_and_the_last_one_out_stops_it(home: Path) -> None:
     server = start_embedded(home, durable=False)
     with Client(home) as other:
@@ -71,6 +72,7 @@ def test_a_share_that_was_released_twice_or_refused_takes_nothing_from_others(ho
     assert has_stopped(home)
 
 
+@pytest.mark.thorough
 def test_a_copied_home_is_another_server(home: Path) -> None:
     copy = home.with_name("copy")
     subprocess.run(["cp", "-a", home, copy], check=True)
@@ -186,6 +188,7 @@ def test_root_in_the_home_of_somebody_leaves_it_to_them(tmp_path: Path, owner_ui
     assert mode(home) == 0o700
 
 
+@pytest.mark.thorough
 @only_root
 def test_binaries_out_of_reach_are_copied_once(home: Path, open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed = embedded_cluster.find_binaries(embedded_cluster.server_user(embedded_home.Home(home)))

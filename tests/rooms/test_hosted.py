@@ -183,6 +183,7 @@ async def test_looking_at_the_opt_out_page_changes_nothing(world: World, clock: 
     assert await text.consent_events() == ["granted"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("locale", LOCALES)
 async def test_the_page_speaks_the_language_of_the_text(world: World, clock: ManualClock, locale: str) -> None:
     text = await text_to_ruta(world, clock, locale=locale)

@@ -77,6 +77,7 @@ async def test_without_a_key_everything_is_done_as_often_as_it_is_asked(world: W
     assert await organizations(world) == 2 and await answers_kept(world) == 0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", ["organizations", "credit-adjustments", "keys"])
 async def test_of_many_at_once_one_does_the_work(world: World, path: str) -> None:
     merchant = await world.merchant(credits=5)

@@ -150,6 +150,7 @@ async def test_a_worker_s_lines_carry_the_messages_and_events(
     assert DIGITS not in json.dumps(said)
 
 
+@pytest.mark.thorough
 async def test_a_worker_whose_loop_fails_tells_where_and_goes_on(
     deployment: Deployment, lines: Lines, fresh_url: str
 ) -> None:
@@ -216,6 +217,7 @@ async def test_what_libraries_say_comes_out_without_what_filled_it(lines: Lines)
     assert failed["error"] == "ValueError" and DIGITS not in json.dumps([warned, failed])
 
 
+@pytest.mark.thorough
 def test_the_last_words_of_a_process_are_told_the_same_way() -> None:
     program = (
         "import asyncio, logging\n"

@@ -146,6 +146,7 @@ async def test_a_list_says_which_parameters_it_has(world: World) -> None:
     assert len((await shop.api("GET", f"/v1/messages?{many}")).json()["errors"]) == 20
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("field", "value", "detail"),
     [

@@ -291,6 +291,7 @@ def test_the_signature_is_twilios() -> None:
     assert sign("12345", "https://mycompany.com/myapp.php?foo=1&bar=2", fields) == "RSOYDt4T1cUTdK1PDd93/VVr8B8="
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("fragment", "statuses", "tries"),
     [

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from cartwake.carriers.sandbox import Options, running_sandbox
 from cartwake.carriers.sandbox.faults import Faults
@@ -23,6 +24,7 @@ async def test_faults_hold_from_the_start_and_until_they_are_replaced() -> None:
         assert (await http.get(f"{sandbox.url}/sandbox/faults")).json()["throttle_rate"] == 0.0
 
 
+@pytest.mark.thorough
 def test_a_mistake_in_the_file_is_one_clear_line(tmp_path: Path) -> None:
     file = tmp_path / "faults.json"
     for content, complaint in (('{"throttle_rate": 7}', "throttle_rate"), ('{"thrttle": 1}', "thrttle"), ("{", "JSON")):

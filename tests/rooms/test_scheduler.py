@@ -62,6 +62,7 @@ async def test_the_task_of_a_scheduler_that_died_runs_again_within_two_minutes(
     assert len(runs) == 1
 
 
+@pytest.mark.thorough
 async def test_a_task_that_takes_long_is_not_started_beside_itself(
     runtime: Runtime, clock: ManualClock, carrier: Carrier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +109,7 @@ async def _leased_until(runtime: Runtime) -> datetime:
     return leased_until
 
 
+@pytest.mark.thorough
 def test_a_server_that_is_away_is_waited_for_but_not_for_ever(vault: Vault) -> None:
     began_s = time.monotonic()
     with pytest.raises(NotReadyError, match="cannot be used"):

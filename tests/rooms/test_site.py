@@ -47,6 +47,7 @@ class Fetches(HTMLParser):
             self.addresses.append(named.get(FETCHED[tag]) or "")
 
 
+@pytest.mark.thorough
 def test_no_page_fetches_anything_from_elsewhere(site: Path) -> None:
     pages = list(site.rglob("*.html"))
     assert len(pages) > 20

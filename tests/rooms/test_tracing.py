@@ -130,6 +130,7 @@ async def test_an_error_s_words_are_no_part_of_a_span(collector: tuple[Collector
     assert RUTA[1:].encode() not in b"".join(received.bodies)
 
 
+@pytest.mark.thorough
 async def test_off_nothing_is_stored_and_nothing_is_sent(
     deployment: Deployment, collector: tuple[Collector, str]
 ) -> None:
@@ -143,6 +144,7 @@ async def test_off_nothing_is_stored_and_nothing_is_sent(
     assert collector[0].bodies == []
 
 
+@pytest.mark.thorough
 async def test_a_text_of_a_cart_from_before_is_sent_without_a_trace(
     deployment: Deployment, collector: tuple[Collector, str]
 ) -> None:
@@ -161,6 +163,7 @@ def test_the_standard_variables_switch_it_on(collector: tuple[Collector, str], m
     assert [(each["name"], each["service"]) for each in received.spans()] == [("test.step", "cartwake-worker")]
 
 
+@pytest.mark.thorough
 def test_without_it_nothing_is_imported_and_with_it_a_missing_extra_is_said() -> None:
     program = (
         "import sys\n"

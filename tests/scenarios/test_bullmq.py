@@ -358,6 +358,8 @@ REFUSING = {
 }
 
 
+@pytest.mark.thorough
+@pytest.mark.bullmq
 @pytest.mark.parametrize("why", REFUSING)
 async def test_a_queue_that_refuses_stops_no_text_and_is_told_once(
     deployment: Deployment, tmp_path: Path, why: str, capsys: pytest.CaptureFixture[str]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
+import pytest
+
 from cartwake.scheduler import refill_plans
 from cartwake.worker import dispatch_once
 from deployment import Deployment, leave_cart
@@ -51,6 +53,7 @@ async def test_two_shops_want_the_last_credits_and_exactly_one_gets_them(deploym
     assert deployment.sandbox.state.accepted == 1
 
 
+@pytest.mark.thorough
 async def test_the_same_race_between_two_workers_again_and_again(deployment: Deployment) -> None:
     merchant = await deployment.merchant()
     linen, wool = await merchant.shop("Leinen"), await merchant.shop("Wolle")

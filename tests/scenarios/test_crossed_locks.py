@@ -35,6 +35,7 @@ async def in_flight(deployment: Deployment, shop: ShopClient) -> list[Attempt]:
     return sorted(attempts, key=lambda attempt: attempt.text.to)
 
 
+@pytest.mark.thorough
 @ANSWERS
 async def test_a_scan_waits_for_an_answer_or_it_for_the_scan(deployment: Deployment, answer: SendResult) -> None:
     merchant = await deployment.merchant()

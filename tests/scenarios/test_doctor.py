@@ -7,6 +7,7 @@ import datetime as dt
 import ipaddress
 import json
 import os
+import re
 import shutil
 import ssl
 import sys
@@ -15,6 +16,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, timedelta
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
 import aiohttp
 import httpx
@@ -25,14 +27,22 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cartwake import __version__
+from cartwake.carriers.open import INBOUND_PATH
 from cartwake.doctor.checks import CHECKS
 from cartwake.doctor.database import skew_finding
 from cartwake.doctor.model import Verdict
+from cartwake.jobs.beats import beat
 from cartwake.kit.clock import VirtualClock
+from cartwake.kit.db import ENGINE, WEB
+from cartwake.messages.inbox import store_events
 from cartwake.scheduler import run_due
+from cartwake.worker import claim_rounds, living, open_webhook_client, tell
 from conftest import TUESDAY_MORNING, database_url
 from deployment import Deployment, free_port, leave_cart
+from receiver import receiving
 from typed import Cartwake
+from world import RUTA
 
 Found = dict[str, tuple[str, str, str]]
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -81,9 +91,23 @@ class Doctor:
         }
 
 
+async def a_worker_lives(deployment: Deployment, version: str = __version__) -> None:
+    async with deployment.runtime.db.transaction(ENGINE) as conn:
+        await beat(conn, deployment.clock.now(), uuid4(), version)
+
+
+async def tell_all(deployment: Deployment) -> None:
+    """What a worker tells shops' servers until nothing is due."""
+    client = open_webhook_client(deployment.runtime)
+    while rounds := await claim_rounds(deployment.runtime, 64):
+        await asyncio.gather(*(tell(deployment.runtime, client, each) for each in rounds))
+    await client.close()
+
+
 @pytest.fixture
 async def doctor(deployment: Deployment, cartwake: Cartwake, tmp_path: Path) -> Doctor:
     await run_due(deployment.runtime, deployment.carrier)
+    await a_worker_lives(deployment)
     return Doctor(deployment, cartwake, tmp_path)
 
 
@@ -100,6 +124,18 @@ async def test_a_deployment_that_is_well_is_told_so_and_nothing_is_changed(docto
     assert doctor.status == 0
     assert {name for name, (verdict, _, _) in found.items() if verdict == "warn"} == {"secrets", "senders"}
     assert {name for name, (verdict, _, _) in found.items() if verdict == "skip"} == {"disk"}, "it is not ours"
+
+
+async def test_the_page_shows_this_version_s_figures(doctor: Doctor) -> None:
+    """The transcripts themselves are made, and compared, by the slow `test_doctor_transcript.py`."""
+    page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
+    found = await doctor.examine()
+    for check in ("migrations", "schema", "tenant walls", "periodic tasks"):
+        assert page.count(found[check][1]) >= 1, found[check][1]
+    assert page.count(f"\n{len(CHECKS)} checks: ") == 2
+    table = page.partition("## What each check looks at")[2]
+    explained = {name for row in re.findall(r"^\| ([a-z, ]+) \|", table, re.M) for name in row.split(", ")}
+    assert explained - {"check"} == {check.name for check in CHECKS}
 
 
 async def test_a_wrong_setting_is_told_and_the_rest_is_skipped(doctor: Doctor) -> None:
@@ -160,6 +196,7 @@ WRONG: list[tuple[dict[str, str], str]] = [
 ]
 
 
+@pytest.mark.thorough
 async def test_what_keeps_the_carrier_from_knowing_us_is_told_apart(doctor: Doctor) -> None:
     async def gone(_request: web.Request) -> web.StreamResponse:
         return web.json_response({"code": 20404, "message": "not found", "status": 404}, status=404)
@@ -175,6 +212,7 @@ async def test_what_keeps_the_carrier_from_knowing_us_is_told_apart(doctor: Doct
             assert "mistyped" not in str(found)
 
 
+@pytest.mark.thorough
 async def test_an_account_that_cannot_text_is_noticed(doctor: Doctor) -> None:
     for status, kind, verdict, said in (
         ("suspended", "Full", "fail", "is suspended"),
@@ -186,6 +224,7 @@ async def test_an_account_that_cannot_text_is_noticed(doctor: Doctor) -> None:
         assert found["carrier"][0] == verdict and said in found["carrier"][1]
 
 
+@pytest.mark.thorough
 async def test_senders_are_the_account_s_and_their_replies_come_to_us(doctor: Doctor) -> None:
     await doctor.deployment.shop(sender="+37061000001")
     found = await doctor.examine()
@@ -234,6 +273,7 @@ CHANGES: dict[str, Change] = {
 }
 
 
+@pytest.mark.thorough
 async def test_a_proxy_that_changes_what_the_carrier_signed_is_noticed(doctor: Doctor) -> None:
     runtime = doctor.deployment.runtime
     before = runtime.settings
@@ -274,6 +314,7 @@ async def test_whoever_answers_webhooks_in_our_place_is_noticed(doctor: Doctor) 
         assert wrong(found) == {"webhooks"} and said in found["webhooks"][1]
 
 
+@pytest.mark.thorough
 async def test_an_address_that_does_not_lead_to_us_is_told_apart(doctor: Doctor) -> None:
     async def moved(request: web.Request) -> web.StreamResponse:
         raise web.HTTPMovedPermanently(f"https://sms.example.com{request.path}")
@@ -298,8 +339,12 @@ async def test_an_address_that_does_not_lead_to_us_is_told_apart(doctor: Doctor)
 async def test_a_public_address_that_no_carrier_can_reach_is_noticed(doctor: Doctor) -> None:
     async with answering(an_account("active", "Full")) as carrier:
         # Not an address of this machine alone, as far as names tell.
-        found = await doctor.examine(twilio_api_base=carrier.replace("127.0.0.1", "127.0.0.2"))
+        found = await doctor.examine(twilio_api_base=carrier.replace("127.0.0.1", "0.0.0.0"))
     assert found["public address"][0] == "fail" and "no carrier can reach it" in found["public address"][1]
+    async with answering(an_account("active", "Sandbox")) as sandbox:
+        found = await doctor.examine(twilio_api_base=sandbox.replace("127.0.0.1", "0.0.0.0"))
+    assert (found["public address"][0], found["carrier"][0]) == ("warn", "ok"), found["carrier"]
+    assert "shares that address" in found["public address"][1]
 
 
 class Certificate(NamedTuple):
@@ -447,7 +492,7 @@ def test_a_clock_is_off_by_what_the_question_itself_cannot_explain(off_s: float,
 async def test_a_scheduler_that_is_gone_is_noticed(doctor: Doctor) -> None:
     later = timedelta(hours=2)
     found = await doctor.examine(later)
-    assert wrong(found) == {"periodic tasks"}
+    assert wrong(found) == {"periodic tasks", "workers"}
     assert found["periodic tasks"][1] == f"no periodic task ran since {TUESDAY_MORNING:%Y-%m-%d %H:%M} UTC"
     doctor.owner("UPDATE periodic_tasks SET next_run_at = next_run_at + interval '3h' WHERE name <> 'invariants'")
     assert (await doctor.examine(later))["periodic tasks"][:2] == ("fail", "tasks are late: invariants")
@@ -460,6 +505,107 @@ async def test_a_scheduler_that_is_gone_is_noticed(doctor: Doctor) -> None:
     assert (await doctor.examine())["periodic tasks"][1] == "no periodic task ran ever"
 
 
+async def test_a_worker_that_is_gone_is_noticed(doctor: Doctor) -> None:
+    assert (await doctor.examine())["workers"][:2] == ("ok", "workers at work: 1")
+    found = await doctor.examine(timedelta(minutes=2))
+    since = f"{TUESDAY_MORNING:%Y-%m-%d %H:%M} UTC"
+    assert found["workers"][:2] == ("fail", f"no worker has been seen since {since}")
+    assert "cartwake worker" in found["workers"][2]
+    doctor.owner("DELETE FROM worker_beats")
+    assert (await doctor.examine())["workers"][1] == "no worker has been seen at all"
+    await a_worker_lives(doctor.deployment)
+    await a_worker_lives(doctor.deployment, "0.0.9")
+    found = await doctor.examine()
+    assert found["workers"][:2] == ("warn", f"workers of another version run: 0.0.9; this is {__version__}")
+
+
+async def test_a_worker_process_is_seen_until_it_ends(doctor: Doctor) -> None:
+    doctor.owner("DELETE FROM worker_beats")
+    async with living(doctor.deployment.runtime) as worker_id:
+        async with asyncio.timeout(20):
+            while not doctor.owner("SELECT worker_id FROM worker_beats"):
+                await asyncio.sleep(0.01)
+        assert doctor.owner("SELECT worker_id FROM worker_beats") == [(worker_id,)]
+    assert doctor.owner("SELECT worker_id FROM worker_beats") == [], "it ended in good order"
+
+
+async def test_workers_that_live_and_do_nothing_are_noticed(doctor: Doctor) -> None:
+    deployment = doctor.deployment
+    shop = await deployment.shop(sender="+37061000001")
+    await leave_cart(shop)
+    await deployment.jump(minutes=30)
+    deployment.clock.advance(minutes=20)
+    await a_worker_lives(deployment)
+    verdict, said, _ = (await doctor.examine(timedelta(minutes=20)))["workers"]
+    assert verdict == "fail" and said.startswith("no worker")  # the doctor's clock is its own
+    doctor.owner("UPDATE worker_beats SET seen_at = seen_at + interval '1 hour'")
+    verdict, said, mend = (await doctor.examine(timedelta(minutes=60)))["workers"]
+    assert verdict == "fail" and said.startswith("texts have been due since") and "worker.loop_failed" in mend
+    form = {"MessageSid": "SM" + "0" * 32, "From": RUTA, "To": "+37061000001", "Body": "STOP"}
+    await deployment.world.carrier_posts(INBOUND_PATH, form)
+    verdict, said, mend = (await doctor.examine(timedelta(minutes=60)))["workers"]
+    assert verdict == "fail" and said.startswith("receipts and replies have waited since") and "STOP" in mend
+
+
+async def test_an_event_that_could_not_be_applied_is_told(doctor: Doctor) -> None:
+    deployment = doctor.deployment
+    async with deployment.runtime.db.transaction(WEB) as conn:
+        await store_events(conn, deployment.runtime.moment(), [("status", {"sid": "SM1", "status": "lost"})])
+    assert (await doctor.examine())["carrier events"][0] == "ok", "it waits"
+    await deployment.settle()
+    verdict, said, mend = (await doctor.examine())["carrier events"]
+    assert verdict == "fail" and said.startswith("receipts and replies that could not be applied: 1, since 2026-")
+    assert "`cartwake events list`" in mend and "`cartwake events retry`" in mend
+
+
+async def test_a_shop_s_server_that_refuses_for_hours_is_told_with_its_shop(doctor: Doctor) -> None:
+    deployment = doctor.deployment
+    async with receiving() as receiver:
+        shop = await deployment.shop(sender="+37061000001")
+        await shop.call("PUT", "/v1/reply-webhook", {"url": receiver.url})
+        receiver.answers = [503, 500]
+        await deployment.reply(RUTA, "where is my parcel?", "+37061000001")
+        await tell_all(deployment)
+        assert (await doctor.examine())["reply webhooks"][0] == "ok", "a server that restarts is no news"
+        deployment.clock.advance(minutes=61)
+        await tell_all(deployment)
+        verdict, said, mend = (await doctor.examine(timedelta(minutes=62)))["reply webhooks"]
+        since = f"{TUESDAY_MORNING:%Y-%m-%d %H:%M} UTC"
+        assert (verdict, said) == ("warn", f"reply webhooks fail: shop {shop.shop_id} since {since} (HTTP 500)")
+        assert "/v1/reply-webhook" in mend
+        seen = await shop.call("GET", "/v1/reply-webhook")
+        assert (seen["failing_since"], seen["failing_with"]) == ("2026-11-24T08:15:00Z", "HTTP 500")
+        deployment.clock.advance(hours=3)
+        await tell_all(deployment)
+        assert receiver.told and (await shop.call("GET", "/v1/reply-webhook"))["failing_since"] is None
+        assert (await doctor.examine(timedelta(hours=5)))["reply webhooks"][0] == "ok", "it has heard"
+
+
+async def test_another_address_is_not_blamed_for_the_one_before(doctor: Doctor) -> None:
+    deployment = doctor.deployment
+    shop = await deployment.shop(sender="+37061000001")
+    nowhere = f"http://127.0.0.1:{free_port()}/hook"
+    await shop.call("PUT", "/v1/reply-webhook", {"url": nowhere})
+    await deployment.reply(RUTA, "where is my parcel?", "+37061000001")
+    await tell_all(deployment)
+    assert (await shop.call("GET", "/v1/reply-webhook"))["failing_with"] == "unreachable"
+    assert (await doctor.examine(timedelta(hours=2)))["reply webhooks"][0] == "warn"
+    await shop.call("PUT", "/v1/reply-webhook", {"url": nowhere + "2"})
+    assert (await doctor.examine(timedelta(hours=2)))["reply webhooks"][0] == "ok"
+
+
+async def test_who_texts_without_credits_is_told(doctor: Doctor) -> None:
+    poor = await doctor.deployment.shop("Knygos", credits=0)
+    await doctor.deployment.shop("Lino Namai", credits=0, enabled=False)
+    verdict, said, mend = (await doctor.examine())["credits"]
+    assert verdict == "warn"
+    assert said == f"organizations that text and have no credits: {poor.merchant.organization_id}"
+    assert "`cartwake credits adjust`" in mend and "within an hour" in mend
+    await poor.merchant.add_credits(1)
+    assert (await doctor.examine())["credits"][0] == "ok"
+
+
+@pytest.mark.thorough
 async def test_a_reservation_that_nobody_settles_is_noticed(doctor: Doctor) -> None:
     shop = await doctor.deployment.shop()
     await leave_cart(shop)
@@ -491,6 +637,7 @@ class Usage(NamedTuple):
     free: int
 
 
+@pytest.mark.thorough
 async def test_a_disk_that_is_nearly_full_is_noticed(
     doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

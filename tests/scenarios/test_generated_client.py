@@ -30,6 +30,7 @@ def generated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         del sys.modules[name]
 
 
+@pytest.mark.thorough
 async def test_the_readmes_story_by_a_generated_client(deployment: Deployment, generated: Path) -> None:
     description = await deployment.world.http.get("/openapi.json")
     generate(description, generated)

@@ -33,6 +33,7 @@ async def states(deployment: Deployment) -> set[str]:
     return {message["state"] for message in await messages(deployment)}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("outcome", "state", "reason", "error_code", "credits"),
     [

@@ -89,6 +89,7 @@ class Counting:
         return await self._conn.execute(query, params)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("carts", [1, 12])
 async def test_a_batch_asks_once_however_large_it_is(deployment: Deployment, carts: int) -> None:
     shops = [await deployment.shop(f"Shop {number}", locale="lt") for number in range(min(carts, 3))]

@@ -21,9 +21,10 @@ from cartwake.consent.events import withdraw
 from cartwake.consent.model import Channel, ConsentChange
 from cartwake.kit.db import ENGINE, Connection
 from cartwake.kit.phones import hash_phone
+from cartwake.messages.aside import set_aside
 from cartwake.messages.dispatch import claim_batch
 from cartwake.messages.inbound import apply_inbound
-from cartwake.messages.inbox import claim_events, finish_events, open_events, set_aside
+from cartwake.messages.inbox import claim_events, finish_events, open_events
 from cartwake.tenants.model import SmsConfig
 from cartwake.tenants.scope import tenant_transaction
 from cartwake.worker import dispatch_once, record, work_off_events
@@ -105,6 +106,7 @@ async def test_two_workers_want_the_same_single_text(deployment: Deployment) -> 
     assert deployment.sandbox.state.accepted == 10 and await texts_sent_twice(deployment) == []
 
 
+@pytest.mark.thorough
 async def test_two_workers_and_two_merchants_want_to_text_one_phone(deployment: Deployment) -> None:
     linen, books = await deployment.shop("Linas"), await deployment.shop("Knygos")
     async with deployment.another_process(dispatch_batch=1) as one, deployment.another_process(dispatch_batch=1) as two:
@@ -234,6 +236,7 @@ async def due_cart(deployment: Deployment) -> ShopClient:
     return shop
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("write", "ends"),
     [
@@ -319,6 +322,7 @@ async def test_a_message_that_ended_while_it_was_judged_stays_ended(deployment: 
     assert (message["state"], message["reason"]) == ("dropped", "sent_before_restore")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("seconds", "sent"), [(30, 1), (31, 0)])
 async def test_a_worker_that_dozes_off_does_not_send_what_it_claimed_too_long_ago(
     deployment: Deployment, seconds: int, sent: int
@@ -347,6 +351,7 @@ async def write_to_us(deployment: Deployment, *bodies: str) -> None:
         deployment.clock.advance(seconds=20)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("bodies", "ends"),
     [
@@ -437,7 +442,7 @@ async def test_an_event_that_is_set_aside_is_never_the_one_behind_it(deployment:
 
         async def set_it_aside() -> None:
             async with runtime.db.transaction(ENGINE) as mine:
-                await set_aside(mine, runtime.clock.now(), broken.event_id)
+                await set_aside(mine, runtime.clock.now(), broken.event_id, ValueError())
 
         aside = asyncio.create_task(set_it_aside())
         await deployment.waits_for_a_lock_or_ends(aside)

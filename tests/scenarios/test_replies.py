@@ -143,6 +143,7 @@ async def test_a_reply_that_the_server_refuses_holds_up_none_behind_it(deploymen
         assert (one["delivery"]["state"], two["delivery"]["state"]) == ("waiting", "delivered")
 
 
+@pytest.mark.thorough
 async def test_a_server_that_never_hears_is_given_up_after_a_day(deployment: Deployment) -> None:
     shop = await texted(deployment)
     async with receiving(*[503] * 100) as receiver:
@@ -172,6 +173,7 @@ async def worker(deployment: Deployment) -> AsyncIterator[None]:
         await trigger.close()
 
 
+@pytest.mark.thorough
 async def test_a_server_that_hangs_keeps_nobody_waiting(deployment: Deployment) -> None:
     slow, quick = await texted(deployment, "Slow"), await texted(deployment, "Quick", AINO)
     async with receiving(HANG) as stuck, receiving() as receiver, worker(deployment):
@@ -210,6 +212,7 @@ async def test_a_worker_that_is_asked_to_stop_begins_no_further_call(deployment:
         assert [told.json["data"]["body"] for told in stuck.told] == ["One", "Two"]
 
 
+@pytest.mark.thorough
 async def test_a_server_that_does_not_answer_is_left_alone_for_a_while(deployment: Deployment) -> None:
     shop = await texted(deployment)
     async with receiving(HANG, HANG) as stuck, deployment.another_process(webhook_timeout_s=0.2) as impatient:
@@ -408,6 +411,7 @@ async def test_what_the_carrier_says_twice_is_one_reply(deployment: Deployment) 
 # --- where a webhook may lead --------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "url",
     [
@@ -435,6 +439,7 @@ async def test_in_production_an_address_must_be_public_and_https(deployment: Dep
             assert good.status_code == 200
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
 async def test_in_production_nothing_private_is_connected_to_whatever_its_name(
     deployment: Deployment, host: str

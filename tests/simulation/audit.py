@@ -41,7 +41,7 @@ LOWEST = "SELECT organization_id, min(balance_after) AS credits FROM org_sms_cre
 LEFT_OPEN = """
 SELECT 'reservation' AS kind, reservation_id::text AS id FROM sms_credit_reservations WHERE state = 'reserved'
 UNION ALL SELECT 'carrier event', event_id::text FROM carrier_events WHERE processed_at IS NULL
-UNION ALL SELECT 'set aside', event_id::text FROM carrier_events WHERE outcome = 'unreadable'
+UNION ALL SELECT 'set aside', event_id::text FROM carrier_events WHERE outcome IN ('unreadable', 'failed')
 """
 SESSIONS = "SELECT shop_id, external_id, state, refusal, scan_at, consented_phone, updated_at FROM checkout_sessions"
 CONSENTS = "SELECT shop_id, phone_hash, state, suppression_reason FROM consent_states"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import psycopg
 import typer
 
-from cartwake.cli import looking, operator, processes, recovery
-from cartwake.cli.plumbing import MERCHANTS, fail
+from cartwake.cli import events, looking, operator, processes, recovery
+from cartwake.cli.plumbing import MERCHANTS, RUN, fail
 from cartwake.kit.config import ConfigError
+from cartwake.kit.db import ailment
 from cartwake.kit.errors import CartwakeError
 from cartwake.kit.schema import NotReadyError
 
@@ -29,6 +30,7 @@ for name, group in (
     ("credits", operator.credits_app),
 ):
     app.add_typer(group, name=name, rich_help_panel=MERCHANTS)
+app.add_typer(events.events_app, name="events", rich_help_panel=RUN)
 
 
 def main() -> None:
@@ -41,5 +43,9 @@ def main() -> None:
         fail(error.detail)
     except NotReadyError as error:
         fail(str(error))
-    except psycopg.OperationalError as error:
+    except psycopg.Error as error:
+        if told := ailment(error):
+            fail(told)
+        if not isinstance(error, psycopg.OperationalError):
+            raise
         fail(f"The database went away: {str(error).strip()}")

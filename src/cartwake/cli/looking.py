@@ -53,12 +53,8 @@ def explain(organization_id: Uuid, shop_id: Uuid, external_id: str) -> None:
         typer.echo(found.verdict)
         if found.advice:
             typer.echo(f"  -> {found.advice}")
-        told = [(each.at, "consent", each.action, f"by {each.channel}") for each in found.consents]
-        for line in found.decisions:
-            until = f" until {line.until:%Y-%m-%d %H:%M} UTC" if line.until else ""
-            told.append((line.at, line.gate, line.outcome, line.reason + until))
-        for at, what, outcome, why in sorted(told, key=lambda each: each[0]):
-            typer.echo(f"  {at:%Y-%m-%d %H:%M:%S}  {what:<12} {outcome:<12} {why}")
+        for line in found.story:
+            typer.echo(f"  {line.at:%Y-%m-%d %H:%M:%S}  {line.what:<12} {line.outcome:<12} {line.why}")
         return 0
 
     raise typer.Exit(run_with(look))

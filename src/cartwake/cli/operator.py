@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
 import typer
 
-from cartwake.cli.plumbing import as_operator, fail, require_shop
+from cartwake.cli.plumbing import as_operator, fail, require_shop, shown
 from cartwake.kit.db import Connection
 from cartwake.kit.errors import NotKnown
 from cartwake.kit.runtime import Runtime
@@ -20,6 +20,9 @@ number_app = typer.Typer(help="Senders.", no_args_is_help=True)
 credits_app = typer.Typer(help="Credits.", no_args_is_help=True)
 
 Uuid = Annotated[UUID, typer.Argument()]
+
+# Rows that a list reads at a time.
+PAGE = 100
 
 
 @org_app.command("create")
@@ -40,8 +43,56 @@ def create_org(name: str, plan: Annotated[str, typer.Option(help="FREE, PRO or U
         await open_account(conn, moment.now, organization_id)
         key = await create_key(conn, moment, KeyKind.ORGANIZATION, Scope(organization_id))
         typer.echo(f"organization_id {organization_id}\napi_key {key}")
+        if coming := PLANS[plan].monthly_credits:
+            typer.echo(
+                f"It has 0 credits until the month's {coming} come, within an hour of a running scheduler; "
+                "`cartwake credits adjust` adds some now.",
+                err=True,
+            )
 
     as_operator(create)
+
+
+@org_app.command("list")
+def list_orgs() -> None:
+    """List organizations, newest first: id, plan, since when, credits that can be spent, shops, and the name."""
+    from cartwake.credits.balance import read_available
+    from cartwake.tenants.organizations import list_organizations
+
+    async def show(_runtime: Runtime, conn: Connection) -> None:
+        before = None
+        while page := await list_organizations(conn, before=before, limit=PAGE):
+            credits = await read_available(conn, [each.organization_id for each in page])
+            for each in page:
+                paused = f" ({each.paused_shops} paused)" if each.paused_shops else ""
+                typer.echo(
+                    f"{each.organization_id}  {each.plan:<5}  created {_minute(each.created_at)}  "
+                    f"{credits.get(each.organization_id, 0)} credits  {each.shops} shops{paused}  {shown(each.name)}"
+                )
+            before = page[-1].organization_id
+
+    as_operator(show)
+
+
+@shop_app.command("list")
+def list_shops_(organization_id: Uuid) -> None:
+    """List an organization's shops, newest first: id, country, language, since when, whether it texts, and the name."""
+    from cartwake.tenants.organizations import list_shop_summaries
+
+    async def show(_runtime: Runtime, conn: Connection) -> None:
+        before = None
+        while page := await list_shop_summaries(conn, organization_id, before=before, limit=PAGE):
+            for shop in page:
+                texts = f"texts {'on' if shop.enabled else 'off'}"
+                if shop.paused_at:
+                    texts += f", paused since {_minute(shop.paused_at)}"
+                typer.echo(
+                    f"{shop.shop_id}  {shop.default_country}  {shop.default_locale}  "
+                    f"created {_minute(shop.created_at)}  {texts}  {shown(shop.name)}"
+                )
+            before = page[-1].shop_id
+
+    as_operator(show)
 
 
 @shop_app.command("create")
@@ -124,10 +175,13 @@ def list_keys_(
 ) -> None:
     """List keys, newest first: what they open, since when, until when, and when they were last used (to the hour)."""
     from cartwake.tenants.keys import list_keys
+    from cartwake.tenants.organizations import read_organization
 
     async def show(_runtime: Runtime, conn: Connection) -> None:
+        if organization_id is not None:
+            await read_organization(conn, organization_id)
         before = None
-        while page := await list_keys(conn, organization_id, before=before, limit=100):
+        while page := await list_keys(conn, organization_id, before=before, limit=PAGE):
             for key in page:
                 times = {
                     "created": key.created_at,
@@ -135,7 +189,7 @@ def list_keys_(
                     "expires": key.expires_at,
                     "revoked": key.revoked_at,
                 }
-                told = "  ".join(f"{word} {at.astimezone(UTC):%Y-%m-%d %H:%MZ}" for word, at in times.items() if at)
+                told = "  ".join(f"{word} {_minute(at)}" for word, at in times.items() if at)
                 typer.echo(f"{key.key_id}  {key.kind}  {f'shop {key.shop_id}  ' if key.shop_id else ''}{told}")
             before = page[-1].key_id
 
@@ -187,6 +241,22 @@ def revoke(
     as_operator(act)
 
 
+@number_app.command("list")
+def list_numbers(organization_id: Uuid, shop_id: Uuid) -> None:
+    """List a shop's active senders: id, address, kind, country, and how fast the carrier takes segments from each."""
+    from cartwake.numbers.senders import read_active_senders
+    from cartwake.tenants.model import ShopScope
+
+    async def show(_runtime: Runtime, conn: Connection) -> None:
+        await require_shop(conn, organization_id, shop_id)
+        scope = ShopScope(organization_id, shop_id)
+        for each in (await read_active_senders(conn, [scope]))[scope]:
+            pace = f"{each.segments_per_s:g} segments/s"
+            typer.echo(f"{each.sender_id}  {each.address}  {each.kind}  {each.country or '--'}  {pace}")
+
+    as_operator(show)
+
+
 @number_app.command("add")
 def add_number(
     organization_id: Uuid,
@@ -205,6 +275,20 @@ def add_number(
         typer.echo(f"sender_id {sender.sender_id}\nkind {sender.kind}\nsegments_per_s {sender.segments_per_s}")
 
     as_operator(add)
+
+
+@credits_app.command("show")
+def show_credits(organization_id: Uuid) -> None:
+    """What an organization may spend, and what is set aside for texts on their way."""
+    from cartwake.credits.balance import read_balance
+    from cartwake.tenants.organizations import read_organization
+
+    async def show(_runtime: Runtime, conn: Connection) -> None:
+        await read_organization(conn, organization_id)
+        balance = await read_balance(conn, organization_id)
+        typer.echo(f"available_credits {balance.available_credits}\nreserved_credits {balance.reserved_credits}")
+
+    as_operator(show)
 
 
 # Unknown options are arguments here: -20 is a number.
@@ -229,3 +313,7 @@ def adjust_credits(
         typer.echo(f"available_credits {balance.available_credits}")
 
     as_operator(act)
+
+
+def _minute(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%MZ}"

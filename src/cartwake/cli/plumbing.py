@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import io
 import os
 import signal
 import sys
@@ -19,7 +20,7 @@ import typer
 from cartwake.kit.clock import open_clock
 from cartwake.kit.config import Settings, load_settings
 from cartwake.kit.config_listing import unknown_variables
-from cartwake.kit.db import OPERATOR, Connection, Database
+from cartwake.kit.db import ENGINE, OPERATOR, Connection, Database, Login
 from cartwake.kit.errors import NotKnown
 from cartwake.kit.logs import configure_logs
 from cartwake.kit.loop import run
@@ -122,12 +123,11 @@ def run_with(work: Callable[[Runtime], Awaitable[int]], patience_s: float = 0) -
 
 
 def as_operator(work: Callable[[Runtime, Connection], Awaitable[None]]) -> None:
-    async def go(runtime: Runtime) -> int:
-        async with runtime.db.transaction(OPERATOR) as conn:
-            await work(runtime, conn)
-        return 0
+    _as_login(OPERATOR, work)
 
-    run_with(go)
+
+def as_engine(work: Callable[[Runtime, Connection], Awaitable[None]]) -> None:
+    _as_login(ENGINE, work)
 
 
 def run_until_signal(work: Callable[[Runtime, asyncio.Event], Awaitable[None]]) -> None:
@@ -143,8 +143,21 @@ def run_until_signal(work: Callable[[Runtime, asyncio.Event], Awaitable[None]]) 
         await work(runtime, stop)
         return 0
 
-    with contextlib.suppress(KeyboardInterrupt):
-        run_with(go, PATIENCE_S)
+    run_with(go, PATIENCE_S)
+
+
+def _as_login(login: Login, work: Callable[[Runtime, Connection], Awaitable[None]]) -> None:
+    # Told once it is committed: a reader that goes away (`| head -1`) would else undo what it has just been told of.
+    told = io.StringIO()
+
+    async def go(runtime: Runtime) -> int:
+        async with runtime.db.transaction(login) as conn:
+            with contextlib.redirect_stdout(told):
+                await work(runtime, conn)
+        return 0
+
+    run_with(go)
+    typer.echo(told.getvalue(), nl=False)
 
 
 async def require_shop(conn: Connection, organization_id: UUID, shop_id: UUID) -> None:
@@ -166,6 +179,11 @@ async def require_shop(conn: Connection, organization_id: UUID, shop_id: UUID) -
     except NotKnown:
         raise NotKnown(f"There is no organization {organization_id}.") from None
     raise NotKnown(f"The organization is known, but it has no shop {shop_id}.")
+
+
+def shown(text: str) -> str:
+    """A stranger's words for a terminal, which must not act on what is in them."""
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
 
 
 def fail(message: str, status: int = 1) -> NoReturn:

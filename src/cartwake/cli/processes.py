@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import runpy
 import sys
 from pathlib import Path
@@ -25,6 +24,7 @@ from cartwake.cli.plumbing import (
     say_what_ails_the_queue,
     settings_and_logs,
 )
+from cartwake.kit.db import ailment
 from cartwake.kit.runtime import Runtime, vault_of
 from cartwake.kit.tracing import tracing
 
@@ -61,7 +61,7 @@ def serve() -> None:
     from cartwake.web.server import run as run_web
 
     settings = settings_and_logs()
-    with contextlib.suppress(KeyboardInterrupt), ready_database(settings, PATIENCE_S) as url:
+    with ready_database(settings, PATIENCE_S) as url:
         run_web(settings, url)
 
 
@@ -71,12 +71,16 @@ def worker() -> None:
     from cartwake.observe.carrier import ObservedCarrier
     from cartwake.observe.exporter import exporting
     from cartwake.timekeeping import open_trigger
-    from cartwake.worker import run_worker
+    from cartwake.worker import living, run_worker
 
     async def work(runtime: Runtime, stop: asyncio.Event) -> None:
         await say_what_ails_the_queue(runtime.settings)
         with tracing(runtime.settings, "worker"):
-            async with exporting(runtime, "worker"), carrier_of(runtime.settings) as carrier:
+            async with (
+                exporting(runtime, "worker"),
+                carrier_of(runtime.settings) as carrier,
+                living(runtime),
+            ):
                 log.info("process.started", process="worker")
                 trigger = open_trigger(runtime, stop)
                 try:
@@ -153,16 +157,19 @@ def migrate() -> None:
     settings = settings_and_logs()
     with database(settings, create=True) as url:
         try:
-            run_migrations(url, vault_of(settings))
+            revision = run_migrations(url, vault_of(settings))
         except psycopg.OperationalError as error:
-            fail(f"The database cannot be used: {str(error).strip()}\n{_owner_advice(str(error))}")
+            advice = ailment(error) or _owner_advice(str(error))
+            fail(f"The database cannot be used: {str(error).strip()}\n{advice}")
         except (psycopg.errors.InsufficientPrivilege, DBAPIError) as error:
             said = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()[0]
             fail(
                 f"The login of CARTWAKE_DATABASE_URL may not do this: {said}\n"
                 "It must own the database and be allowed to create roles (ALTER ROLE … CREATEROLE)."
             )
-        typer.echo(f"The database is at revision {expected_revision()}.")
+        newer = revision != expected_revision()
+        more = ", newer than this version of Cartwake knows; nothing was to be done" if newer else ""
+        typer.echo(f"The database is at revision {revision}{more}.")
 
 
 def _owner_advice(said: str) -> str:

@@ -120,8 +120,8 @@ async def _machine(settings: Settings, url: str, starts_at: datetime) -> AsyncIt
     clock_file = home / f"demo-{os.getpid()}.clock"
     clock = VirtualClock.create(clock_file, starts_at, SETTING_UP_PACE)
     web_port = cluster.free_port(settings.port)
-    sandbox_port = cluster.free_port(cluster.SANDBOX_PORT, (web_port,))
-    web_url, sandbox_url = (f"http://{cluster.LOOPBACK}:{port}" for port in (web_port, sandbox_port))
+    sandbox = cluster.sandbox_listener()
+    web_url, sandbox_url = (f"http://{cluster.LOOPBACK}:{port}" for port in (web_port, cluster.port_of(sandbox)))
     environment = {
         "CARTWAKE_ENVIRONMENT": "development",
         "CARTWAKE_DATABASE_URL": url,
@@ -133,7 +133,7 @@ async def _machine(settings: Settings, url: str, starts_at: datetime) -> AsyncIt
         "CARTWAKE_REFUND_ON": "undelivered,failed",
     }
     processes = [
-        cluster.sandbox_process(sandbox_port),
+        cluster.sandbox_process(sandbox),
         *cluster.up_processes(web_port),
     ]
     logs = home / "logs" / "demo"

@@ -46,6 +46,14 @@ async def look_at_carrier(patient: Patient) -> Finding:
     return ok(f"{base} knows us, and the account is active")
 
 
+async def is_the_sandbox(patient: Patient) -> bool:
+    """Whether the carrier texts nobody; one that does not answer is taken for a real one."""
+    try:
+        return (await patient.carrier.account()).kind == SANDBOX_KIND
+    except CarrierError:
+        return False
+
+
 async def look_at_carrier_clock(patient: Patient) -> Finding:
     """This machine's clock against the carrier's, as far as its answers tell."""
     clock = SystemClock()

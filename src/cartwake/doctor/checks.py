@@ -19,6 +19,7 @@ CHECKS: tuple[Check, ...] = (
     Check(LOGINS, database.look_at_logins, (DATABASE,)),
     Check("rights", database.look_at_rights, (DATABASE,)),
     Check(MIGRATIONS, database.look_at_migrations, (DATABASE,)),
+    Check("schema", database.look_at_schema, (MIGRATIONS,)),
     Check("tenant walls", database.look_at_walls, (MIGRATIONS,)),
     Check("database clock", database.look_at_database_clock, (DATABASE,)),
     Check("queue", queue.look_at_queue),
@@ -28,6 +29,10 @@ CHECKS: tuple[Check, ...] = (
     Check(PUBLIC_ADDRESS, public_address.look_at_public_address),
     Check("webhooks", public_address.look_at_signature, (PUBLIC_ADDRESS,)),
     Check("periodic tasks", work.look_at_tasks, (LOGINS, MIGRATIONS)),
+    Check("workers", work.look_at_workers, (LOGINS, MIGRATIONS)),
+    Check("carrier events", work.look_at_events, (LOGINS, MIGRATIONS)),
+    Check("reply webhooks", work.look_at_reply_webhooks, (LOGINS, MIGRATIONS)),
+    Check("credits", work.look_at_credits, (LOGINS, MIGRATIONS)),
     Check("reservations", work.look_at_reservations, (LOGINS, MIGRATIONS)),
     Check("kill switches", work.look_at_switches, (LOGINS, MIGRATIONS)),
 )

@@ -12,6 +12,7 @@ from cartwake.doctor.model import Finding, Patient, bad, ok, warn
 from cartwake.kit.clock import SystemClock
 from cartwake.kit.db import LOGINS, rows
 from cartwake.kit.schema import NO_ENTRY, current_revision, expected_revision, is_older
+from cartwake.kit.schema_parts import PARTS, READ_KEPT, WALL, some
 
 OLDEST_MAJOR = 15
 
@@ -132,6 +133,18 @@ async def look_at_migrations(patient: Patient) -> Finding:
         f"the schema is at revision {found}, which this version ({expected}) does not know",
         "Fine while an upgrade rolls; otherwise install the newer version here too.",
     )
+
+
+async def look_at_schema(patient: Patient) -> Finding:
+    """All of what the last migration left is there. Walls have a check of their own."""
+    async with patient.as_anybody() as conn:
+        kept = await rows(conn, READ_KEPT)
+        there = {found["part"] for found in await rows(conn, PARTS)}
+    parts = [part for part in kept[0]["parts"] if not part.startswith(WALL)] if kept else []
+    if missing := [part for part in parts if part not in there]:
+        mend = "A restore was broken off, or somebody removed it: restore again, or put back what is missing."
+        return bad(f"the schema is not whole: it lacks {some(missing)}", mend)
+    return ok(f"all {len(parts)} parts of the schema are there")
 
 
 async def look_at_database_clock(patient: Patient) -> Finding:

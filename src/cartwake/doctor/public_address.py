@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import aiohttp
 
 from cartwake.carriers.webhooks import STATUS_PATH
+from cartwake.doctor.carrier import is_the_sandbox
 from cartwake.doctor.model import Finding, Patient, bad, ok, warn
 from cartwake.doctor.settings import is_local
 from cartwake.kit.network import NetworkTrouble, explain, trouble_of
@@ -44,7 +45,7 @@ async def look_at_public_address(patient: Patient) -> Finding:
             f"another deployment answers at {url}: it has other secret keys",
             "Give every process the same CARTWAKE_SECRET_KEYS, or correct CARTWAKE_PUBLIC_URL.",
         )
-    return _judge_reach(patient, url)
+    return await _judge_reach(patient, url)
 
 
 async def look_at_signature(patient: Patient) -> Finding:
@@ -82,11 +83,16 @@ async def look_at_signature(patient: Patient) -> Finding:
     return ok("a webhook that the carrier signed is accepted through the public address, a forged one is not")
 
 
-def _judge_reach(patient: Patient, url: str) -> Finding:
+async def _judge_reach(patient: Patient, url: str) -> Finding:
     said = f"{url} leads to this deployment"
     if is_local(url):
         if is_local(patient.settings.twilio_api_base):
             return ok(f"{said}; only this machine reaches it, and so does its sandbox")
+        if await is_the_sandbox(patient):
+            return warn(
+                f"{said}; only what shares that address reaches it",
+                "Well for a trial, if the sandbox does, as in deploy/compose.yaml; else it cannot call back.",
+            )
         mend = "Set CARTWAKE_PUBLIC_URL to an https address that the carrier and shoppers can reach."
         return bad(f"{said}, but no carrier can reach it: receipts and STOP are lost", mend)
     if not url.startswith("https://"):

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from cartwake import __version__
 from cartwake.credits.invariants import reservations_open_longer_than
 from cartwake.doctor.model import Finding, Patient, bad, ok, warn
+from cartwake.jobs.beats import GONE_AFTER_S, read_beats
 from cartwake.jobs.periodic import TaskRow, read_tasks
 from cartwake.kit.db import ENGINE, OPERATOR
+from cartwake.messages.aside import count_set_aside
+from cartwake.messages.inbox import oldest_waiting
+from cartwake.messages.queue import next_due
+from cartwake.observe.gauges import texting_without_credits
+from cartwake.outbox.queue import shops_not_heard
 from cartwake.scheduler import TASKS
 from cartwake.tenants.switches import deployment_paused_since, read_pauses
 
@@ -15,6 +22,9 @@ from cartwake.tenants.switches import deployment_paused_since, read_pauses
 TASK_LATE_S = 120.0
 # Unknown outcomes are given up, and their credits released, after a day at the latest.
 RESERVATION_STALE = timedelta(hours=25)
+# A server that restarts is no news.
+NOT_HEARD_FOR = timedelta(hours=1)
+SHOWN_MAX = 3
 
 
 async def look_at_tasks(patient: Patient) -> Finding:
@@ -40,6 +50,73 @@ async def look_at_tasks(patient: Patient) -> Finding:
     if failed:
         return warn(f"tasks failed the last time they ran: {', '.join(failed)}", "Look at the scheduler's log.")
     return ok(f"all {len(TASKS)} periodic tasks run when they are due")
+
+
+async def look_at_workers(patient: Patient) -> Finding:
+    """A worker lives, is of this version, and gets its work done."""
+    now, clock = patient.clock.now(), patient.clock
+    async with patient.as_login(ENGINE) as conn:
+        seen = await read_beats(conn)
+        due_at, waiting_since = await next_due(conn), await oldest_waiting(conn)
+    alive = [each for each in seen if each.seen_at > now - clock.machine(GONE_AFTER_S)]
+    if not alive:
+        last = f"since {seen[0].seen_at:%Y-%m-%d %H:%M} UTC" if seen else "at all"
+        return bad(
+            f"no worker has been seen {last}", "Run `cartwake worker`; without it nothing is sent and no STOP is heard."
+        )
+    late = now - clock.machine(TASK_LATE_S)
+    if waiting_since and waiting_since < late:
+        said = f"receipts and replies have waited since {waiting_since:%Y-%m-%d %H:%M} UTC, though workers live"
+        return bad(said, "Look for worker.loop_failed in the workers' logs: a STOP may be among what waits.")
+    if due_at and due_at < late:
+        said = f"texts have been due since {due_at:%Y-%m-%d %H:%M} UTC, and no worker takes them"
+        return bad(said, "Look for worker.loop_failed in the workers' logs; if all are busy, start more.")
+    strange = sorted({each.version for each in alive} - {__version__})
+    if strange:
+        said = f"workers of another version run: {', '.join(strange)}; this is {__version__}"
+        return warn(said, "Fine while an upgrade rolls; otherwise restart what still runs the other one.")
+    return ok(f"workers at work: {len(alive)}")
+
+
+async def look_at_events(patient: Patient) -> Finding:
+    """Every receipt and reply could be applied."""
+    async with patient.as_login(ENGINE) as conn:
+        pile = await count_set_aside(conn)
+    if pile.oldest_at:
+        since = f"{pile.oldest_at:%Y-%m-%d %H:%M} UTC"
+        said = f"receipts and replies that could not be applied: {pile.events}, since {since}"
+        mend = "`cartwake events list` tells which, and of any STOP among them. Mend it, then `cartwake events retry`."
+        return bad(said, mend)
+    return ok("every receipt and reply could be applied")
+
+
+async def look_at_reply_webhooks(patient: Patient) -> Finding:
+    """Shops' own servers take what they are told."""
+    async with patient.as_login(ENGINE) as conn:
+        failing = await shops_not_heard(conn, patient.clock.now() - NOT_HEARD_FOR, SHOWN_MAX + 1)
+    if not failing:
+        return ok("no shop's reply webhook has been failing for an hour")
+    told = [f"shop {each.shop.shop_id} since {each.since:%Y-%m-%d %H:%M} UTC ({each.failure})" for each in failing]
+    more = " and others" if len(told) > SHOWN_MAX else ""
+    return warn(
+        f"reply webhooks fail: {', '.join(told[:SHOWN_MAX])}{more}",
+        "Tell the merchant: their server must answer 2xx, or PUT /v1/reply-webhook names another. Each reply is tried "
+        "for a day; GET /v1/replies has them all.",
+    )
+
+
+async def look_at_credits(patient: Patient) -> Finding:
+    """Whoever texts has credits."""
+    async with patient.as_login(OPERATOR) as conn:
+        broke = await texting_without_credits(conn, SHOWN_MAX + 1)
+    if not broke:
+        return ok("every organization that texts has credits")
+    more = " and others" if len(broke) > SHOWN_MAX else ""
+    return warn(
+        f"organizations that text and have no credits: {', '.join(map(str, broke[:SHOWN_MAX]))}{more}",
+        "Nothing of theirs is sent. `cartwake credits adjust` adds some; a new organization has none until its plan's "
+        "first ones come, within an hour.",
+    )
 
 
 async def look_at_reservations(patient: Patient) -> Finding:

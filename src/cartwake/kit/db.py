@@ -120,3 +120,20 @@ def is_transient(error: Exception) -> bool:
         error,
         psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure | psycopg.OperationalError,
     )
+
+
+def ailment(error: psycopg.Error) -> str | None:
+    """What is wrong with a server that answers and does not do it, and what to do; None when it is something else.
+
+    What failed to connect has no SQLSTATE, only words.
+    """
+    if isinstance(error, psycopg.errors.DiskFull):
+        return "The database's disk is full. Make room there; it goes on by itself. Then look with `cartwake audit`."
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return "The database takes no writes: lead CARTWAKE_DATABASE_URL (or _FILE) to the primary, not to a standby."
+    if any(words in str(error) for words in ("too many connections", "too many clients", "connection slots")):
+        return (
+            "The database has no connection to spare: raise its max_connections (or the database's limit), or "
+            "lower CARTWAKE_DATABASE_POOL_SIZE, which counts for each process and login."
+        )
+    return None

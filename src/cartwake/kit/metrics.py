@@ -116,6 +116,9 @@ TEXTS_IN_FLIGHT = Reading(
 SESSIONS_TO_SCAN = Reading("cartwake_sessions_to_scan", "Idle carts that the abandonment scan has not asked yet.")
 INBOX_WAITING = Reading("cartwake_inbox_waiting", "Receipts and replies that nobody has worked off.", ("kind",))
 INBOX_BEHIND = Reading("cartwake_inbox_behind_seconds", "How long the oldest of them has waited; 0 when none does.")
+EVENTS_SET_ASIDE = Reading(
+    "cartwake_events_set_aside", "Receipts and replies that could not be applied and wait for somebody to look."
+)
 OUTBOX_WAITING = Reading("cartwake_outbox_waiting", "Replies that shops' servers have not taken yet.")
 RESERVATIONS_OPEN = Reading("cartwake_reservations_open", "Reservations of credits that are not settled.")
 RESERVATIONS_STALE = Reading("cartwake_reservations_stale", "Of them, those open for more than an hour.")

@@ -12,12 +12,14 @@ from typing import Any
 import psycopg
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.script import ScriptDirectory
 from psycopg import sql
 from sqlalchemy import NullPool, create_engine
 
 from cartwake.kit.crypto import Vault
-from cartwake.kit.db import LOGINS, WEB, Connection, Database, row
+from cartwake.kit.db import LOGINS, WEB, Connection, Database, ailment, row
+from cartwake.kit.schema_parts import keep_parts, missing_parts, some, tables_of_ours
 
 # Any constant will do; it keeps two `cartwake migrate` from running into each other.
 MIGRATION_LOCK = 0x0CA27_3A4E
@@ -37,23 +39,37 @@ SELECT c.system_identifier, d.oid FROM pg_control_system() c, pg_database d WHER
 KEYS_KNOWN = "SELECT to_regclass('public.deployment_keys')"
 READ_KEYS_MARK = "SELECT mark FROM public.deployment_keys"
 KEEP_KEYS_MARK = "INSERT INTO public.deployment_keys (mark) VALUES (%s) ON CONFLICT (only_row) DO NOTHING"
+VERSION_KNOWN = "SELECT to_regclass('public.alembic_version') IS NOT NULL"
+READ_VERSION = "SELECT version_num FROM public.alembic_version"
+LOGINS_THERE = "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)"
+PART_OF_IT = (
+    "It is a part of a schema, as a restore leaves it that was broken off or found no logins. Nothing was changed.\n"
+    'Restore once more, into an empty database (docs/operate.md, "Back up, and restore"), or give another database in '
+    "CARTWAKE_DATABASE_URL (or _FILE)."
+)
 RETRY_PAUSE_S = 0.2
 # A migration's tries to get its locks; each waits as long as `run_sql_beside` lets it.
 LOCK_TRIES = 12
 LOCK_PAUSE_S = 1.0
 
 
-def migrate(url: str, vault: Vault) -> None:
-    """Run every migration that is missing, then set the passwords of the logins.
+def migrate(url: str, vault: Vault) -> str:
+    """Run every migration that is missing, then set the passwords of the logins; the revision that it is at now.
+
+    A database that a newer version has migrated is left as it is: this one runs on it (`is_older`), as it does after
+    an upgrade that was taken back.
 
     `url` must be a login that owns the database and may create roles. Idempotent, and safe to start
     on several machines at once: the others wait. Raises `NotReadyError`, with nothing changed, when the database was
-    set up with other secret keys.
+    set up with other secret keys, or holds a part of a schema.
     """
     mark = vault.hash("deployment", "keys-mark")
     with psycopg.connect(url, autocommit=True) as guard:
         guard.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
         _require_same_keys(guard, mark)
+        revision = _require_whole(guard)
+        if revision is not None and revision > expected_revision():
+            return revision
         _run_migrations_patiently(url)
         guard.execute(SETTLE_HERE + " ON CONFLICT (only_row) DO NOTHING")
         guard.execute(KEEP_KEYS_MARK, [mark])
@@ -63,6 +79,7 @@ def migrate(url: str, vault: Vault) -> None:
                     sql.Identifier(login), sql.Literal(vault.password(login))
                 )
             )
+    return expected_revision()
 
 
 @cache
@@ -134,7 +151,8 @@ def _ask(db: Database, query: str, params: list[object], patience_s: float) -> t
             # Waiting changes no password. (What failed to connect has no SQLSTATE, only words.)
             refused = "authentication failed" in str(error)
             if refused or time.monotonic() > deadline_s:
-                advice = NO_ENTRY if refused else "Start it, or set CARTWAKE_DATABASE_URL to where it is."
+                away = ailment(error) or "Start it, or set CARTWAKE_DATABASE_URL to where it is."
+                advice = NO_ENTRY if refused else away
                 raise NotReadyError(f"The database cannot be used: {str(error).strip()}\n{advice}") from None
         time.sleep(RETRY_PAUSE_S)
 
@@ -152,6 +170,29 @@ def _require_same_keys(guard: psycopg.Connection[Any], mark: bytes) -> None:
         )
 
 
+def _require_whole(guard: psycopg.Connection[Any]) -> str | None:
+    """The revision that the database is at; None for an empty one.
+
+    A schema of which a part is missing is not for migrating: what is missing may be its walls.
+    """
+    (is_versioned,) = guard.execute(VERSION_KNOWN).fetchone() or (False,)
+    found = guard.execute(READ_VERSION).fetchone() if is_versioned else None
+    if found is None:
+        if ours := tables_of_ours(guard):
+            raise NotReadyError(f"This database has tables of Cartwake's ({some(ours)}) and no version.\n{PART_OF_IT}")
+        return None
+    there = {login for (login,) in guard.execute(LOGINS_THERE, [list(LOGINS)]).fetchall()}
+    if absent := [login for login in LOGINS if login not in there]:
+        raise NotReadyError(
+            f"This server lacks the logins {', '.join(absent)}, which a backup does not hold.\n{PART_OF_IT}"
+        )
+    if missing := missing_parts(guard):
+        raise NotReadyError(
+            f"The database says that it is at revision {found[0]}, but lacks {some(missing)}.\n{PART_OF_IT}"
+        )
+    return str(found[0])
+
+
 def _run_migrations_patiently(url: str) -> None:
     """A step that does not get its lock in time has given up its turn, so that nobody queues behind it; again, then.
 
@@ -162,6 +203,12 @@ def _run_migrations_patiently(url: str) -> None:
             return _run_migrations(url)
         except psycopg.errors.LockNotAvailable:
             time.sleep(LOCK_PAUSE_S)
+        except psycopg.errors.InsufficientPrivilege:
+            raise
+        except psycopg.ProgrammingError as error:
+            # Functions alone, say, or a table of somebody else's that bears the name of one of ours.
+            said = (error.diag.message_primary or type(error).__name__).strip()
+            raise NotReadyError(f"The migration met something that it did not expect: {said}.\n{PART_OF_IT}") from None
     raise NotReadyError(
         "The migration did not get the locks that it needs: a transaction holds a table for minutes. Find it in "
         "pg_stat_activity, end it, and run `cartwake migrate` again. Nothing was changed."
@@ -174,8 +221,15 @@ def _run_migrations(url: str) -> None:
     with engine.connect() as connection:
         config = _config()
         config.attributes["connection"] = connection
+        config.attributes["on_version_apply"] = _keep_parts
         command.upgrade(config, "head")
         connection.commit()
+
+
+def _keep_parts(*, ctx: MigrationContext, step: MigrationInfo, **_: object) -> None:
+    connection = ctx.connection
+    assert connection is not None and connection.connection.driver_connection is not None
+    keep_parts(connection.connection.driver_connection, str(step.up_revision_id))
 
 
 def _config() -> Config:

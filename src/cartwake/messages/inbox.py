@@ -15,7 +15,7 @@ from uuid import UUID
 
 from cartwake.jobs.trigger import Wake, announce
 from cartwake.kit.crypto import Vault
-from cartwake.kit.db import Connection, rows
+from cartwake.kit.db import Connection, row, rows
 from cartwake.kit.moment import Moment
 from cartwake.messages import store
 
@@ -67,6 +67,12 @@ async def claim_events(conn: Connection, limit: int) -> list[StoredEvent]:
     return [StoredEvent(**found) for found in await rows(conn, store.CLAIM_EVENTS, {"limit": limit})]
 
 
+async def oldest_waiting(conn: Connection) -> datetime | None:
+    """When the event that has waited the longest came; None when none waits. Engine login."""
+    found = await row(conn, store.OLDEST_WAITING)
+    return found["received_at"] if found else None
+
+
 def open_events(vault: Vault, stored: Sequence[StoredEvent]) -> list[CarrierEvent]:
     """What is in them. Raises `ValueError` where a payload was not sealed with our keys."""
     return [_opened(vault, each) for each in stored]
@@ -78,9 +84,9 @@ async def finish_events(conn: Connection, moment: Moment, outcomes: dict[UUID, s
     await conn.execute(store.FINISH_EVENTS, params)
 
 
-async def set_aside(conn: Connection, now: datetime, event_id: UUID) -> None:
-    """Mark an event as one that could not be applied, and keep it; unless another worker has applied it since."""
-    await conn.execute(store.SET_ASIDE, {"now": now, "event_id": event_id})
+async def claim_event(conn: Connection, event_id: UUID) -> list[StoredEvent]:
+    """This one, locked until commit, unless somebody works it off or has."""
+    return [StoredEvent(**found) for found in await rows(conn, store.CLAIM_EVENT, [event_id])]
 
 
 def _opened(vault: Vault, stored: StoredEvent) -> CarrierEvent:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from cartwake.carriers.errors import CODES
 from cartwake.kit.crypto import Vault
 from cartwake.kit.db import Connection, row, rows
 from cartwake.kit.errors import NotKnown
@@ -37,10 +38,17 @@ class MessageView:
     credits: int | None
     carrier_sid: str | None
     accepted_at: datetime | None
+    sent_at: datetime | None
     error_code: int | None
     ended_at: datetime | None
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def error_meaning(self) -> str | None:
+        """The carrier's error in our own words; None without one, or for one that we do not know."""
+        known = CODES.get(self.error_code or 0)
+        return known[1] if known else None
 
 
 async def list_messages(

@@ -100,6 +100,7 @@ UPDATE sms_messages m SET
   state = v.state, reason = COALESCE(v.reason, m.reason), carrier_sid = COALESCE(v.carrier_sid, m.carrier_sid),
   error_code = COALESCE(v.error_code, m.error_code),
   accepted_at = CASE WHEN v.accepted THEN COALESCE(m.accepted_at, %(now)s) ELSE m.accepted_at END,
+  sent_at = CASE WHEN v.state = 'sent' THEN COALESCE(m.sent_at, %(now)s) ELSE m.sent_at END,
   ended_at = CASE WHEN v.state = ANY(%(ended)s) THEN COALESCE(m.ended_at, %(now)s) END,
   lease_until = CASE WHEN v.state = 'sending' THEN m.lease_until END,
   attempt_id = CASE WHEN v.state = 'held' THEN NULL ELSE m.attempt_id END,
@@ -195,10 +196,36 @@ UPDATE carrier_events e SET processed_at = %(now)s, outcome = o.outcome
 FROM unnest(%(events)s::uuid[], %(outcomes)s::text[]) AS o (event_id, outcome) WHERE e.event_id = o.event_id
 """
 
+OLDEST_WAITING = """
+SELECT received_at FROM carrier_events WHERE processed_at IS NULL ORDER BY event_id LIMIT 1
+"""
+CLAIM_EVENT = """
+SELECT event_id, kind, payload_sealed, received_at FROM carrier_events
+WHERE event_id = %s AND processed_at IS NULL FOR UPDATE SKIP LOCKED
+"""
+
 # One event that cannot be applied must not stop those behind it.
 SET_ASIDE = """
-UPDATE carrier_events SET processed_at = %(now)s, outcome = 'unreadable'
-WHERE event_id = %(event_id)s AND processed_at IS NULL
+UPDATE carrier_events SET processed_at = %(now)s, outcome = %(outcome)s, error = %(error)s
+WHERE event_id = %(event_id)s AND processed_at IS NULL RETURNING kind
+"""
+COUNT_SET_ASIDE = """
+SELECT count(*) AS events, min(received_at) AS oldest_at FROM carrier_events WHERE outcome IN ('unreadable', 'failed')
+"""
+LIST_SET_ASIDE = """
+SELECT event_id, kind, payload_sealed, received_at, outcome, error FROM carrier_events
+WHERE outcome IN ('unreadable', 'failed') AND (%(before)s::uuid IS NULL OR event_id < %(before)s)
+ORDER BY event_id DESC LIMIT %(limit)s
+"""
+# Waiting again, in their old place: what came first is applied first.
+PUT_BACK = """
+UPDATE carrier_events SET processed_at = NULL, outcome = NULL, error = NULL
+WHERE outcome IN ('unreadable', 'failed') AND (%(event_id)s::uuid IS NULL OR event_id = %(event_id)s)
+RETURNING event_id
+"""
+DISMISS = """
+UPDATE carrier_events SET processed_at = %(now)s, outcome = 'dismissed'
+WHERE outcome IN ('unreadable', 'failed') AND event_id = %(event_id)s RETURNING event_id
 """
 
 # For a queue outside: a page of shops that have something to claim before a time, none of them paused.
@@ -237,7 +264,7 @@ JOIN shop_sms_configs c ON (c.organization_id, c.shop_id) = (m.organization_id, 
 LIST_MESSAGES = """
 SELECT m.message_id, m.session_id, s.external_id, m.kind, m.step, m.state, m.reason, m.due_at, m.attempts,
        m.phone_sealed, m.phone_country, m.locale, m.template_version, m.segments, m.credits, m.carrier_sid,
-       m.accepted_at, m.error_code, m.ended_at, m.created_at, m.updated_at
+       m.accepted_at, m.sent_at, m.error_code, m.ended_at, m.created_at, m.updated_at
 FROM sms_messages m JOIN checkout_sessions s USING (organization_id, shop_id, session_id)
 WHERE m.organization_id = %(organization_id)s AND m.shop_id = %(shop_id)s
   AND (%(state)s::text IS NULL OR m.state = %(state)s)

@@ -76,3 +76,9 @@ def count_events(now: datetime, events: Sequence[tuple[CarrierEvent, str]]) -> N
         metrics.EVENT_LAG.labels(event.kind).observe(max((now - event.received_at).total_seconds(), 0.0))
     for (kind, result), count in Counter((event.kind, result) for event, result in events).items():
         metrics.EVENTS.labels(kind, metrics.reason_label(result)).inc(count)
+
+
+@harmless
+def count_set_aside(kind: str) -> None:
+    """A carrier event that could not be applied."""
+    metrics.EVENTS.labels(kind, "set_aside").inc()

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from cartwake.invariants import INVARIANTS
 from cartwake.jobs.periodic import read_tasks
 from cartwake.kit import metrics
 from cartwake.kit.db import Connection, row, rows
 from cartwake.kit.metrics import Sample
+from cartwake.messages.aside import count_set_aside
 from cartwake.messages.queue import next_due
 from cartwake.tenants.switches import read_pauses
 
@@ -57,6 +59,13 @@ JOIN organizations o USING (organization_id)
 LEFT JOIN org_sms_credit_balances b ON b.organization_id = c.organization_id AND b.account = 'sms'
 WHERE o.plan <> 'FREE' AND COALESCE(b.available_credits, 0) <= c.low_at
 """
+WITHOUT_CREDITS = """
+SELECT o.organization_id FROM organizations o
+LEFT JOIN org_sms_credit_balances b ON b.organization_id = o.organization_id AND b.account = 'sms'
+WHERE o.plan <> 'FREE' AND COALESCE(b.available_credits, 0) = 0
+  AND EXISTS (SELECT FROM shop_sms_configs c WHERE c.organization_id = o.organization_id AND c.enabled)
+ORDER BY o.organization_id LIMIT %(limit)s
+"""
 READ_CHECKS = """
 SELECT invariant, broken_rows, checked_at FROM invariant_checks WHERE invariant = ANY(%(invariants)s)
 """
@@ -84,7 +93,12 @@ async def _inbox(conn: Connection, now: datetime) -> list[Sample]:
     found = await rows(conn, COUNT_INBOX)
     oldest_at = min((each["oldest_at"] for each in found if each["oldest_at"]), default=None)
     waiting: list[Sample] = [(metrics.INBOX_WAITING, (each["kind"],), each["events"]) for each in found]
-    return [*waiting, (metrics.INBOX_BEHIND, (), _age_s(now, oldest_at))]
+    pile = await count_set_aside(conn)
+    return [
+        *waiting,
+        (metrics.INBOX_BEHIND, (), _age_s(now, oldest_at)),
+        (metrics.EVENTS_SET_ASIDE, (), pile.events),
+    ]
 
 
 async def _outbox(conn: Connection, _now: datetime) -> list[Sample]:
@@ -138,6 +152,11 @@ GROUPS: dict[str, Read] = {
     "tasks": _tasks,
     "invariants": _invariants,
 }
+
+
+async def texting_without_credits(conn: Connection, limit: int) -> list[UUID]:
+    """Organizations with a shop that is to text and no credit for it. Engine or operator login."""
+    return [found["organization_id"] for found in await rows(conn, WITHOUT_CREDITS, {"limit": limit})]
 
 
 def groups_read(read: Iterable[str]) -> list[Sample]:

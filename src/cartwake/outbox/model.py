@@ -77,6 +77,20 @@ class Try:
     def heard(self) -> bool:
         return self.status is not None and 200 <= self.status < 300
 
+    @property
+    def failure(self) -> str | None:
+        """What went wrong, in a word or two; None when it was heard."""
+        return None if self.heard else self.error or f"HTTP {self.status}"
+
+
+@dataclass(frozen=True)
+class Failing:
+    """A shop whose server has taken nothing for a while."""
+
+    shop: ShopScope
+    since: datetime
+    failure: str
+
 
 @dataclass(frozen=True)
 class Delivery:

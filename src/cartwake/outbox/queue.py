@@ -16,7 +16,7 @@ from cartwake.kit.crypto import Vault
 from cartwake.kit.db import Connection, row, rows
 from cartwake.kit.moment import Moment
 from cartwake.outbox import store
-from cartwake.outbox.model import Delivery, DeliveryState, Event, NewEvent, Round, Try, outcome
+from cartwake.outbox.model import Delivery, DeliveryState, Event, Failing, NewEvent, Round, Try, outcome
 from cartwake.outbox.webhooks import SECRET_SEAL, URL_SEAL
 from cartwake.tenants.model import ShopScope
 
@@ -92,14 +92,29 @@ async def record(conn: Connection, now: datetime, worked: Round, tries: Sequence
         }
         await conn.execute(store.RECORD_TRIES, params)
     silent = bool(tries) and tries[-1].status is None
-    pause_until = outcomes[-1][1] if silent else None
-    await conn.execute(store.END_ROUND, keys | {"pause_until": pause_until, "lease_until": worked.lease_until})
+    ending = {
+        "pause_until": outcomes[-1][1] if silent else None,
+        "lease_until": worked.lease_until,
+        "tried": bool(tries),
+        "failing_with": tries[-1].failure if tries else None,
+        "now": now,
+    }
+    await conn.execute(store.END_ROUND, keys | ending)
 
 
 async def next_due(conn: Connection) -> datetime | None:
     """When a shop is next to be told something; None when nothing waits."""
     found = await row(conn, store.NEXT_DUE)
     return found["next_due_at"] if found else None
+
+
+async def shops_not_heard(conn: Connection, before: datetime, limit: int) -> list[Failing]:
+    """Shops whose server has taken nothing since `before` or longer, the longest first. Engine login."""
+    found = await rows(conn, store.SELECT_FAILING, {"before": before, "limit": limit})
+    return [
+        Failing(ShopScope(each["organization_id"], each["shop_id"]), each["failing_since"], each["failing_with"])
+        for each in found
+    ]
 
 
 async def read_deliveries(conn: Connection, scope: ShopScope, event_ids: Sequence[UUID]) -> dict[UUID, Delivery]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 SELECT_WEBHOOK = """
-SELECT url_sealed, secret_sealed, former_secret_until, created_at, updated_at FROM shop_webhooks
+SELECT url_sealed, former_secret_until, failing_since, failing_with, created_at, updated_at FROM shop_webhooks
 WHERE organization_id = %s AND shop_id = %s
 """
 # The first address comes with a secret, later ones keep the one there is.
@@ -11,7 +11,7 @@ SAVE_WEBHOOK = """
 INSERT INTO shop_webhooks AS w (organization_id, shop_id, url_sealed, secret_sealed, created_at, updated_at)
 VALUES (%(organization_id)s, %(shop_id)s, %(url)s, %(secret)s, %(now)s, %(now)s)
 ON CONFLICT (organization_id, shop_id) DO UPDATE SET
-  url_sealed = EXCLUDED.url_sealed, updated_at = EXCLUDED.updated_at,
+  url_sealed = EXCLUDED.url_sealed, updated_at = EXCLUDED.updated_at, failing_since = NULL, failing_with = NULL,
   next_due_at = CASE WHEN w.next_due_at IS NOT NULL THEN EXCLUDED.updated_at END
 RETURNING w.secret_sealed = %(secret)s AS is_new
 """
@@ -94,7 +94,10 @@ WHERE e.organization_id = %(organization_id)s AND e.shop_id = %(shop_id)s AND e.
 END_ROUND = """
 UPDATE shop_webhooks w SET
   next_due_at = GREATEST(n.due_at, CASE WHEN n.due_at IS NOT NULL THEN %(pause_until)s::timestamptz END),
-  lease_until = CASE WHEN w.lease_until = %(lease_until)s THEN NULL ELSE w.lease_until END
+  lease_until = CASE WHEN w.lease_until = %(lease_until)s THEN NULL ELSE w.lease_until END,
+  failing_since = CASE WHEN NOT %(tried)s THEN w.failing_since
+                       WHEN %(failing_with)s::text IS NOT NULL THEN COALESCE(w.failing_since, %(now)s) END,
+  failing_with = CASE WHEN NOT %(tried)s THEN w.failing_with ELSE %(failing_with)s::text END
 FROM (
   SELECT min(e.due_at) AS due_at FROM outbox_events e
   WHERE e.organization_id = %(organization_id)s AND e.shop_id = %(shop_id)s AND e.state = 'waiting'
@@ -103,6 +106,10 @@ WHERE w.organization_id = %(organization_id)s AND w.shop_id = %(shop_id)s
 """
 NEXT_DUE = """
 SELECT min(GREATEST(next_due_at, lease_until)) AS next_due_at FROM shop_webhooks WHERE next_due_at IS NOT NULL
+"""
+SELECT_FAILING = """
+SELECT organization_id, shop_id, failing_since, failing_with FROM shop_webhooks
+WHERE failing_since <= %(before)s ORDER BY failing_since, organization_id, shop_id LIMIT %(limit)s
 """
 SELECT_DELIVERIES = """
 SELECT event_id, state, attempts, due_at, last_status, last_error, ended_at FROM outbox_events

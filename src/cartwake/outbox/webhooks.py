@@ -25,6 +25,8 @@ class Webhook:
 
     url: str
     former_secret_until: datetime | None
+    failing_since: datetime | None  # null: the last try was heard, or none was made
+    failing_with: str | None
     created_at: datetime
     updated_at: datetime
 
@@ -35,7 +37,8 @@ async def read_webhook(conn: Connection, vault: Vault, scope: ShopScope) -> Webh
     if found is None:
         raise NotKnown("This shop has no webhook.")
     url = vault.open(found["url_sealed"], URL_SEAL).decode()
-    return Webhook(url, found["former_secret_until"], found["created_at"], found["updated_at"])
+    del found["url_sealed"]
+    return Webhook(url=url, **found)
 
 
 async def save_webhook(conn: Connection, moment: Moment, scope: ShopScope, url: str, *, production: bool) -> str | None:

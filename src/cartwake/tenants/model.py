@@ -97,6 +97,14 @@ class Shop:
 
 
 @dataclass(frozen=True)
+class ShopSummary(Shop):
+    """A shop as the operator sees it among others."""
+
+    enabled: bool  # its texts are switched on
+    paused_at: datetime | None  # its kill switch is thrown
+
+
+@dataclass(frozen=True)
 class Organization:
     """A merchant: the owner of shops and of the credits they share."""
 
@@ -104,3 +112,11 @@ class Organization:
     name: str
     plan: str
     created_at: datetime
+
+
+@dataclass(frozen=True)
+class OrganizationSummary(Organization):
+    """An organization as the operator sees it among others."""
+
+    shops: int
+    paused_shops: int

@@ -11,7 +11,7 @@ from cartwake.kit.db import Connection, row, rows
 from cartwake.kit.errors import BadInput, NotKnown
 from cartwake.kit.moment import Moment
 from cartwake.tenants import store
-from cartwake.tenants.model import Organization, Shop, ShopScope, SmsConfig
+from cartwake.tenants.model import Organization, OrganizationSummary, Shop, ShopScope, ShopSummary, SmsConfig
 
 NAME_MAX_CHARACTERS = 200
 
@@ -68,6 +68,21 @@ async def list_shops(conn: Connection, organization_id: UUID, *, before: UUID | 
     """A page of the organization's shops, newest first; `before` is the last id of the page before."""
     asked = {"organization_id": organization_id, "before": before, "limit": limit}
     return [Shop(**found) for found in await rows(conn, store.SELECT_SHOPS, asked)]
+
+
+async def list_organizations(conn: Connection, *, before: UUID | None = None, limit: int) -> list[OrganizationSummary]:
+    """A page of all organizations, newest first; `before` is the last id of the page before. Operator login."""
+    found = await rows(conn, store.SELECT_ORGANIZATIONS, {"before": before, "limit": limit})
+    return [OrganizationSummary(**each) for each in found]
+
+
+async def list_shop_summaries(
+    conn: Connection, organization_id: UUID, *, before: UUID | None = None, limit: int
+) -> list[ShopSummary]:
+    """As `list_shops`, with which of them text. Operator login. Raises `NotKnown` for an organization that is none."""
+    await read_organization(conn, organization_id)
+    asked = {"organization_id": organization_id, "before": before, "limit": limit}
+    return [ShopSummary(**found) for found in await rows(conn, store.SELECT_SHOP_SUMMARIES, asked)]
 
 
 async def warn_from_credits(conn: Connection, organization_id: UUID) -> int | None:

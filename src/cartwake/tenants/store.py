@@ -67,6 +67,21 @@ SELECT max(low_credits_at) AS credits FROM shop_sms_configs WHERE organization_i
 SELECT_ORGANIZATION = """
 SELECT organization_id, name, plan, created_at FROM organizations WHERE organization_id = %s
 """
+# Counted for the rows of the page alone, by the tenant keys that lead both indexes.
+SELECT_ORGANIZATIONS = """
+SELECT o.organization_id, o.name, o.plan, o.created_at,
+  (SELECT count(*) FROM shops s WHERE s.organization_id = o.organization_id) AS shops,
+  (SELECT count(*) FROM shop_sms_configs c
+   WHERE c.organization_id = o.organization_id AND c.paused_at IS NOT NULL) AS paused_shops
+FROM organizations o WHERE %(before)s::uuid IS NULL OR o.organization_id < %(before)s
+ORDER BY o.organization_id DESC LIMIT %(limit)s
+"""
+SELECT_SHOP_SUMMARIES = """
+SELECT s.organization_id, s.shop_id, s.name, s.default_country, s.default_locale, s.created_at, c.enabled, c.paused_at
+FROM shops s JOIN shop_sms_configs c USING (organization_id, shop_id)
+WHERE s.organization_id = %(organization_id)s AND (%(before)s::uuid IS NULL OR s.shop_id < %(before)s)
+ORDER BY s.shop_id DESC LIMIT %(limit)s
+"""
 UPDATE_PLAN = """
 UPDATE organizations SET plan = %s WHERE organization_id = %s RETURNING organization_id
 """

@@ -7,6 +7,7 @@ that it fits the deployment beside it.
 from __future__ import annotations
 
 import argparse
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,9 +34,12 @@ def main() -> None:
     parser.add_argument("--texts-max", type=int, default=options.texts_max)
     parser.add_argument("--journal", type=Path, help="remember everything in this file, whatever ends the process")
     parser.add_argument("--faults", type=faults_in, help="JSON file of what goes wrong, as PUT /sandbox/faults takes")
+    # A port that whoever starts us has opened already, so that nobody else can take it in between.
+    parser.add_argument("--listener-fd", type=int, help=argparse.SUPPRESS)
     chosen = vars(parser.parse_args())
-    host, port = chosen.pop("host"), chosen.pop("port")
-    run(host, port, replace(options, **chosen), open_clock(settings.clock))
+    host, port, fd = chosen.pop("host"), chosen.pop("port"), chosen.pop("listener_fd")
+    listener = socket.socket(fileno=fd) if fd is not None else None
+    run(host, port, replace(options, **chosen), open_clock(settings.clock), listener)
 
 
 def faults_in(path: str) -> Faults:

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import gc
 import hmac
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -48,15 +49,16 @@ class Sandbox:
         )
         self.url = ""
 
-    async def start(self, host: str = LOOPBACK, port: int = 0) -> None:
+    async def start(self, host: str = LOOPBACK, port: int = 0, listener: socket.socket | None = None) -> None:
         """Listen; port 0 takes any free one. `url` then says where. Texts that a journal knows go on their way.
 
-        Raises `CannotListenError`.
+        `listener`: a socket that listens already. Raises `CannotListenError`.
         """
         for text in self.state.under_way():
             self._courier.carry(text)
         await self._runner.setup()
-        await web.SockSite(self._runner, open_port(host, port, "--port", "--host"), backlog=1024).start()
+        listener = listener or open_port(host, port, "--port", "--host")
+        await web.SockSite(self._runner, listener, backlog=1024).start()
         host, port = self._runner.addresses[0][:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -120,16 +122,19 @@ def options_for(settings: Settings) -> Options:
     )
 
 
-def run(host: str, port: int, options: Options, clock: Clock) -> None:
-    """Serve until interrupted; blocks. For a process that does nothing else: it tunes the garbage collector."""
+def run(host: str, port: int, options: Options, clock: Clock, listener: socket.socket | None = None) -> None:
+    """Serve until interrupted; blocks. For a process that does nothing else: it tunes the garbage collector.
+
+    `listener`: a socket that listens already, in place of host and port.
+    """
     gc.set_threshold(*GC_THRESHOLDS)
     with asyncio.Runner(loop_factory=loop_factory()) as runner, contextlib.suppress(KeyboardInterrupt):
-        runner.run(_serve(host, port, options, clock))
+        runner.run(_serve(host, port, options, clock, listener))
 
 
-async def _serve(host: str, port: int, options: Options, clock: Clock) -> None:
+async def _serve(host: str, port: int, options: Options, clock: Clock, listener: socket.socket | None) -> None:
     sandbox = Sandbox(options, clock)
-    await sandbox.start(host, port)
+    await sandbox.start(host, port, listener)
     print(f"Carrier sandbox on {sandbox.url}", flush=True)
     try:
         await asyncio.Event().wait()

@@ -41,8 +41,10 @@ class MessageAnswer(BaseModel):
     credits: int | None
     carrier_sid: str | None
     accepted_at: UtcTime | None
-    error_code: int | None
-    ended_at: UtcTime | None
+    sent_at: UtcTime | None = Field(description="The receipt that says the carrier passed it on, if one came.")
+    error_code: int | None = Field(description="The carrier's own.")
+    error_meaning: str | None = Field(description="What that error is, where it is known.")
+    ended_at: UtcTime | None = Field(description="When its last state was known: of a delivered text, its receipt.")
     created_at: UtcTime
     updated_at: UtcTime
 
@@ -76,4 +78,5 @@ def decision_views(decisions: list[Decision]) -> list[DecisionView]:
 
 
 def _fields(view: MessageView) -> dict[str, object]:
-    return {name: value for name, value in asdict(view).items() if name in MessageAnswer.model_fields}
+    known = asdict(view) | {"error_meaning": view.error_meaning}
+    return {name: value for name, value in known.items() if name in MessageAnswer.model_fields}

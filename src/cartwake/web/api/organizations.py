@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from cartwake.carts.abandonment import ask_again
 from cartwake.carts.model import Refusal
-from cartwake.credits.balance import adjust, open_account
+from cartwake.credits.balance import adjust, open_account, read_available
 from cartwake.messages.queue import open_queue
 from cartwake.numbers.model import SenderKind
 from cartwake.numbers.senders import add_sender
@@ -20,10 +20,14 @@ from cartwake.tenants.organizations import (
     change_plan,
     create_organization,
     create_shop,
+    list_organizations,
+    list_shop_summaries,
     read_organization,
     read_shop,
 )
 from cartwake.web.api.fields import CREDITS_MAX, Body, Country, LocaleTag, LongText, ShortText, UtcTime, example
+from cartwake.web.api.merchants import ShopView
+from cartwake.web.api.pages import Before, Limit, cut
 from cartwake.web.api.sms_configs import SmsConfigForm, SmsConfigView, config_view, merged
 from cartwake.web.auth import AtOperator
 from cartwake.web.openapi import CONFLICT
@@ -97,6 +101,35 @@ class NewOrganization(OrganizationView):
     api_key: str = Field(description="The organization's key. It is shown this once.")
 
 
+class OrganizationSummaryView(OrganizationView):
+    """A merchant among others."""
+
+    available_credits: int = Field(description="What it may spend: 0 until credits are added or the month's come.")
+    shops: int
+    paused_shops: int = Field(description="Of them, those whose kill switch is thrown.")
+
+
+class OrganizationPage(BaseModel):
+    """Every merchant of the deployment, newest first."""
+
+    data: list[OrganizationSummaryView]
+    next: UUID | None = Field(description="`before` of the next page; null on the last one.")
+
+
+class ShopSummaryView(ShopView):
+    """A shop among others of its organization."""
+
+    enabled: bool = Field(description="Its texts are switched on.")
+    paused_at: UtcTime | None = Field(description="Since when its kill switch is thrown; null when it is not.")
+
+
+class ShopSummaryPage(BaseModel):
+    """An organization's shops, newest first."""
+
+    data: list[ShopSummaryView]
+    next: UUID | None = Field(description="`before` of the next page; null on the last one.")
+
+
 class NewShop(BaseModel):
     """A shop that was just made."""
 
@@ -130,7 +163,7 @@ class SenderView(BaseModel):
 
 @router.post("", status_code=201)
 async def post_organization(door: AtOperator, form: OrganizationForm) -> NewOrganization:
-    """Make an organization with an empty account, and its key."""
+    """Make an organization and its key. It has 0 credits until its plan's first ones come, within an hour."""
     moment = door.moment
     async with door.open() as conn:
         organization_id = await create_organization(conn, moment, name=form.name, plan=form.plan)
@@ -139,6 +172,19 @@ async def post_organization(door: AtOperator, form: OrganizationForm) -> NewOrga
     return NewOrganization(
         organization_id=organization_id, name=form.name, plan=form.plan, created_at=moment.now, api_key=api_key
     )
+
+
+@router.get("")
+async def get_organizations(door: AtOperator, before: Before = None, limit: Limit = 50) -> OrganizationPage:
+    """Every organization, newest first, with what it may spend and how many shops it has."""
+    async with door.open() as conn:
+        found = await list_organizations(conn, before=before, limit=limit + 1)
+        credits = await read_available(conn, [each.organization_id for each in found])
+    page, following = cut(found, limit, lambda each: each.organization_id)
+    views = [
+        OrganizationSummaryView(**vars(each), available_credits=credits.get(each.organization_id, 0)) for each in page
+    ]
+    return OrganizationPage(data=views, next=following)
 
 
 @router.get("/{organization_id}")
@@ -156,6 +202,18 @@ async def put_plan(door: AtOperator, organization_id: UUID, form: PlanForm) -> O
         await ask_again(conn, door.moment.now, organization_id, [Refusal.PLAN])
         organization = await read_organization(conn, organization_id)
     return OrganizationView(**vars(organization))
+
+
+@router.get("/{organization_id}/shops")
+async def get_organization_shops(
+    door: AtOperator, organization_id: UUID, before: Before = None, limit: Limit = 50
+) -> ShopSummaryPage:
+    """An organization's shops, newest first, and which of them text."""
+    async with door.open() as conn:
+        shops = await list_shop_summaries(conn, organization_id, before=before, limit=limit + 1)
+    page, following = cut(shops, limit, lambda shop: shop.shop_id)
+    views = [ShopSummaryView.model_validate(shop, from_attributes=True) for shop in page]
+    return ShopSummaryPage(data=views, next=following)
 
 
 @router.post("/{organization_id}/shops", status_code=201)

@@ -63,6 +63,8 @@ class WebhookView(BaseModel):
 
     url: str
     former_secret_until: UtcTime | None = Field(description="Until then the secret before the last one signs too.")
+    failing_since: UtcTime | None = Field(description="It has taken nothing since; null: all is well, or untried.")
+    failing_with: str | None = Field(description="What the last try came to: `HTTP 503`, `timeout`, `unreachable`.")
     created_at: UtcTime
     updated_at: UtcTime
 

@@ -11,13 +11,17 @@ CREATE TABLE shop_webhooks (
   former_secret_until  timestamptz,
   next_due_at          timestamptz,          -- null: nothing waits
   lease_until          timestamptz,
+  failing_since        timestamptz,          -- nothing was heard since; null: the last try was heard, or none was made
+  failing_with         text,                 -- what the last try came to: HTTP 503, timeout
   created_at           timestamptz NOT NULL,
   updated_at           timestamptz NOT NULL,
   PRIMARY KEY (organization_id, shop_id),
   FOREIGN KEY (organization_id, shop_id) REFERENCES shops,
-  CHECK ((former_secret_sealed IS NULL) = (former_secret_until IS NULL))
+  CHECK ((former_secret_sealed IS NULL) = (former_secret_until IS NULL)),
+  CHECK ((failing_since IS NULL) = (failing_with IS NULL))
 );
 CREATE INDEX shop_webhooks_next ON shop_webhooks (next_due_at) WHERE next_due_at IS NOT NULL;
+CREATE INDEX shop_webhooks_failing ON shop_webhooks (failing_since) WHERE failing_since IS NOT NULL;
 
 -- What is to be told. The body is kept until the event is over, and not a moment longer.
 CREATE TABLE outbox_events (

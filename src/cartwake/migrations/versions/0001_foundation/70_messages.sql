@@ -29,6 +29,7 @@ CREATE TABLE sms_messages (
   -- Written by the carrier's answers.
   carrier_sid      text,
   accepted_at      timestamptz,
+  sent_at          timestamptz,              -- of the receipt that says the carrier passed it on
   error_code       integer,
   ended_at         timestamptz,
   traceparent      text CHECK (char_length(traceparent) = 55),  -- the session's when it was scheduled
@@ -96,9 +97,11 @@ CREATE TABLE carrier_events (
   received_at    timestamptz NOT NULL,
   processed_at   timestamptz,
   outcome        text,
+  error          text,                       -- of one that was set aside: the kind, never what it quoted
   CHECK ((kind = 'inbound') = (inbound_sid IS NOT NULL))
 );
 CREATE INDEX carrier_events_waiting ON carrier_events (event_id) WHERE processed_at IS NULL;
+CREATE INDEX carrier_events_set_aside ON carrier_events (event_id) WHERE outcome IN ('unreadable', 'failed');
 
 CALL raise_tenant_wall('sms_messages', true);
 CALL raise_tenant_wall('sms_shop_queues', true);

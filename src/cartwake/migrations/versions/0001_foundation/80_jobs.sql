@@ -8,6 +8,15 @@ CREATE TABLE periodic_tasks (
 );
 GRANT SELECT, INSERT, UPDATE ON periodic_tasks TO cartwake_engine;
 
+-- Workers that live: each says so every few seconds, and takes its row away when it ends in good order.
+CREATE TABLE worker_beats (
+  worker_id  uuid PRIMARY KEY,
+  version    text NOT NULL,                  -- of Cartwake
+  started_at timestamptz NOT NULL,
+  seen_at    timestamptz NOT NULL
+);
+GRANT SELECT, INSERT, UPDATE, DELETE ON worker_beats TO cartwake_engine;
+
 -- Where this database lives. A copy that was restored elsewhere finds another place here and starts paused: what
 -- was sent after the backup is not in it.
 CREATE TABLE deployment_home (
@@ -24,6 +33,15 @@ CREATE TABLE deployment_keys (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
   mark     bytea NOT NULL CHECK (octet_length(mark) = 32)
 );
+
+-- What the last migration left in the catalogue, by name. Whatever of it is missing later was lost, as by a restore that
+-- was broken off; `cartwake migrate` and the doctor look.
+CREATE TABLE deployment_schema (
+  only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  revision text NOT NULL,
+  parts    text[] NOT NULL
+);
+GRANT SELECT ON deployment_schema TO cartwake_web;
 
 CREATE FUNCTION pause_moved_deployment(moment timestamptz) RETURNS boolean
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
