@@ -6,12 +6,15 @@ Who is right about what was taken is the peer's own record, never the adapter. R
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
+from aiohttp import ClientSession
 
 from cartwake.carriers.protocol import (
     Absent,
@@ -28,7 +31,8 @@ from cartwake.carriers.protocol import (
     Throttled,
     Unknown,
 )
-from cartwake.carriers.sandbox import Recipient
+from cartwake.carriers.sandbox import Faults, Recipient
+from cartwake.carriers.sandbox.__main__ import faults_in
 from cartwake.carriers.sandbox.state import Text, attempt_key
 from conformance.bench import ONA, SHOP, START, VIKTOR, Bench, a_text, post, tapped
 from conformance.faults import (
@@ -97,9 +101,15 @@ class Trial:
 async def trial(request: pytest.FixtureRequest, bench: Bench) -> AsyncIterator[Trial]:
     async with tapped(bench.peer.url) as (url, posts):
         carrier = bench.make_carrier(url, timeout_s=SHORT_TIMEOUT_S if request.param is TOO_SLOW else TIMEOUT_S)
-        bench.go_wrong(**request.param.faults)
+        await switch_faults(bench, request.param.faults)
         yield Trial(bench, carrier, request.param, posts)
         await carrier.close()
+
+
+async def switch_faults(bench: Bench, faults: dict[str, Any]) -> None:
+    """As an operator does who wants to see them: at the control endpoint."""
+    async with ClientSession() as client, client.put(f"{bench.peer.url}/sandbox/faults", json=faults) as answer:
+        assert answer.status == 200, await answer.text()
 
 
 def texts(count: int = TEXTS) -> list[OutboundText]:
@@ -110,6 +120,24 @@ def texts(count: int = TEXTS) -> list[OutboundText]:
 def test_no_fault_is_forgotten() -> None:
     assert set(ALWAYS) == set(FAULTS) == rates()
     assert all(any(name in setting for setting in trouble.faults) for name, trouble in ALWAYS.items())
+
+
+@pytest.mark.parametrize("trouble", TROUBLES, ids=str)
+async def test_a_file_and_the_control_endpoint_switch_the_same_faults(
+    bench: Bench, trouble: Trouble, tmp_path: Path
+) -> None:
+    file = tmp_path / "faults.json"
+    file.write_text(json.dumps(trouble.faults), "utf-8")
+    await switch_faults(bench, trouble.faults)
+    assert bench.peer.state.faults == faults_in(str(file)) == Faults(**trouble.faults)
+
+
+async def test_no_answer_quotes_the_number_or_the_text(trial: Trial) -> None:
+    handed = texts()
+    await trial.send(handed)
+    for text, result in zip(handed, await trial.send(handed), strict=True):
+        told = repr(result) + repr(await trial.carrier.find(text, START))
+        assert text.to not in told and text.body not in told and text.to[1:] not in told
 
 
 async def test_the_answer_is_of_a_kind_that_this_trouble_explains(trial: Trial) -> None:

@@ -136,6 +136,7 @@ async def test_start_does_not_lift_not_my_number(deployment: Deployment) -> None
     shop = await scheduled_cart(deployment)
     await press(deployment, link.group(), "not_my_number")
     await deployment.reply(RUTA, "START", to=OUR_NUMBER)
+    assert (await shop.session())["consent"]["suppressed"] is True
     await deployment.jump(minutes=5)
     assert await deployment.trace(shop) == [SCHEDULED, "consent drop suppressed"]
 

@@ -389,6 +389,23 @@ async def test_a_start_that_one_worker_is_slow_with_does_not_lift_a_later_stop(
     assert (await deployment.trace(shop))[-1] == "consent drop suppressed"
 
 
+async def test_an_old_stop_that_one_worker_is_slow_with_does_not_make_a_later_one_older(deployment: Deployment) -> None:
+    """STOP, START, STOP: the last is worked off first, and then the first, and then START."""
+    shop = await due_cart(deployment)
+    await write_to_us(deployment, "STOP", "START", "STOP")
+    runtime = deployment.runtime
+    async with runtime.db.transaction(ENGINE) as slow:
+        async with runtime.db.transaction(ENGINE) as slower:
+            first = open_events(runtime.vault, await claim_events(slower, 1))
+            start = open_events(runtime.vault, await claim_events(slow, 1))
+            async with deployment.another_process() as quick:
+                assert await work_off_events(quick, 100) == 1
+            await finish_events(slower, runtime.moment(), await apply_inbound(slower, runtime.moment(), first))
+        await finish_events(slow, runtime.moment(), await apply_inbound(slow, runtime.moment(), start))
+    await deployment.work()
+    assert (await deployment.trace(shop))[-1] == "consent drop suppressed"
+
+
 async def test_a_stop_that_one_worker_is_slow_with_still_counts_after_a_ticked_box(deployment: Deployment) -> None:
     shop = await due_cart(deployment)
     await write_to_us(deployment, "STOP")

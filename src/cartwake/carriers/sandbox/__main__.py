@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--delivered-after-ms", type=int, default=options.delivered_after_ms)
     parser.add_argument("--texts-max", type=int, default=options.texts_max)
     parser.add_argument("--journal", type=Path, help="remember everything in this file, whatever ends the process")
-    parser.add_argument("--faults", type=_faults_in, help="JSON file of what goes wrong, as PUT /sandbox/faults takes")
+    parser.add_argument("--faults", type=faults_in, help="JSON file of what goes wrong, as PUT /sandbox/faults takes")
     # A port that whoever starts us has opened already, so that nobody else can take it in between.
     parser.add_argument("--listener-fd", type=int, help=argparse.SUPPRESS)
     chosen = vars(parser.parse_args())
@@ -42,7 +42,7 @@ def main() -> None:
     run(host, port, replace(options, **chosen), open_clock(settings.clock), listener)
 
 
-def _faults_in(path: str) -> Faults:
+def faults_in(path: str) -> Faults:
     """The faults in a file; a mistake in it becomes a line that says where."""
     try:
         return Faults.model_validate_json(Path(path).read_bytes())
