@@ -135,7 +135,8 @@ async def test_start_does_not_lift_not_my_number(deployment: Deployment) -> None
     await deployment.jump(hours=24)
     shop = await scheduled_cart(deployment)
     await press(deployment, link.group(), "not_my_number")
-    await deployment.reply(RUTA, "START", to=OUR_NUMBER)
+    for words in ("STOP", "START"):
+        await deployment.reply(RUTA, words, to=OUR_NUMBER)
     assert (await shop.session())["consent"]["suppressed"] is True
     await deployment.jump(minutes=5)
     assert await deployment.trace(shop) == [SCHEDULED, "consent drop suppressed"]

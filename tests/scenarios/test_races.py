@@ -275,6 +275,21 @@ async def test_a_change_that_comes_while_the_worker_claims_waits_for_it(deployme
     assert await state_of(deployment, shop, "cart-1") == "delivered"
 
 
+async def test_news_of_a_failed_payment_does_not_undo_the_order_that_is_being_written(deployment: Deployment) -> None:
+    """The storefront tried twice, and tells both ends at once: the cart is an order, and stays one."""
+    shop = await due_cart(deployment)
+    await shop.pay()
+    async with tenant_transaction(deployment.runtime.db, shop.scope) as conn:
+        await write_order(conn, deployment, shop)
+        news = asyncio.ensure_future(shop.pay(status="failed"))
+        await deployment.waits_for_a_lock_or_ends(news)
+    await news
+    assert (await shop.session())["state"] == "completed"
+    deployment.clock.advance(hours=2)
+    await deployment.work()
+    assert await deployment.phone_shows(RUTA) == []
+
+
 async def test_two_changes_of_a_shop_s_settings_do_not_undo_each_other(deployment: Deployment) -> None:
     """Or texts that the merchant has just switched off would be on again."""
     shop = await deployment.shop()
