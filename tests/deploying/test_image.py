@@ -83,7 +83,7 @@ IN_ANOTHER_TERMINAL = (
 KILL = """
 killed=$(docker inspect --format '{{.State.Pid}}' cartwake-worker-1)
 sudo kill -9 $killed
-until [ "$(docker inspect --format '{{.RestartCount}} {{.State.Running}}' cartwake-worker-1)" = "1 true" ]
+until [ "$(docker inspect --format '{{.RestartCount}} {{.State.Status}}' cartwake-worker-1)" = "1 running" ]
 do sleep 0.2; done
 """
 
