@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from deployment import Deployment
-from world import RUTA, TICKED, ShopClient
+from world import AINO, JONAS, RUTA, TICKED, ShopClient
 
 LINK = re.compile(r"http://\S+/r/\S+")
 OPT_OUT_LINK = re.compile(r"http://\S+/o/\S+")
@@ -96,12 +96,36 @@ async def test_a_tap_without_the_token_still_counts_within_the_window(deployment
     assert (await shop.complete())["attribution"] == "click"
 
 
+async def test_an_order_long_after_the_tap_is_not_ours(deployment: Deployment) -> None:
+    shop = await deployment.shop(attribution_window_s=3600)
+    await leave_cart(shop)
+    await deployment.outlast_a_cart()
+    (text,) = await deployment.phone_shows(RUTA)
+    await deployment.tap(link_in(text))
+    deployment.clock.advance(hours=1)
+    assert (await shop.complete())["attribution"] is None
+
+
 async def test_an_order_without_a_tap_is_not_ours(deployment: Deployment) -> None:
     shop = await deployment.shop()
     await leave_cart(shop)
     await deployment.outlast_a_cart()
     order = await shop.complete()
     assert order["recovered"] is False and order["attribution"] is None
+
+
+async def test_a_token_of_another_cart_attributes_nothing(deployment: Deployment) -> None:
+    """Neither another cart of the shop, nor one of another shop, was brought back by that text."""
+    shop, other = await deployment.shop(), await deployment.shop("Knygos")
+    await leave_cart(shop)
+    await leave_cart(shop, "cart-2", phone=AINO)
+    await leave_cart(other, phone=JONAS)
+    await deployment.outlast_a_cart()
+    (text,) = await deployment.phone_shows(RUTA)
+    token = parse_qs(urlsplit((await deployment.tap(link_in(text))).headers["location"]).query)["cartwake_token"][0]
+    for order in (await shop.complete("cart-2", recovery_token=token), await other.complete(recovery_token=token)):
+        assert (order["recovered"], order["attribution"]) == (False, None)
+    assert (await shop.complete(recovery_token=token))["attribution"] == "token"
 
 
 async def test_one_cart_one_text_however_often_it_is_abandoned(deployment: Deployment) -> None:

@@ -14,7 +14,7 @@ import pytest
 from cartwake.kit.crypto import Vault
 from simulation.broken import VARIANTS
 from simulation.chaos import ACTORS, FAULTS, Plan
-from simulation.coverage import Coverage
+from simulation.coverage import MEETINGS, Coverage
 from simulation.database import template_database
 from simulation.report import fresh_seed, summary
 from simulation.run import Outcome, simulate
@@ -34,6 +34,7 @@ EVENINGS = {
     "south forward": "2026-10-03T09:00Z",
     "south back": "2027-04-03T08:00Z",
 }
+AWAKE = frozenset({"AT", "CH", "DE", "DK", "ES", "LT", "LV", "NL", "NO", "PL", "SE"})  # in the morning
 SOUTH = frozenset({"AU", "NZ"})  # two of 23: in a story of all countries hardly anybody lives there
 MORNING = datetime(2026, 11, 25, 8, 30, tzinfo=UTC)
 COVERING_SEED, COVERING_MAX = 1200, 30
@@ -109,6 +110,8 @@ def test_the_stories_come_across_everything(play: Play) -> None:
     coverage = Coverage()
     for seed in range(COVERING_SEED, COVERING_SEED + COVERING_MAX):
         coverage += play.sound(_an_evening(seed, coverage) if seed % 2 else _a_bad_day(seed)).coverage
+        if set(MEETINGS) - coverage.meetings.keys():
+            coverage += play.sound(_a_crowd(seed)).coverage
         if not coverage.missing():
             break
     assert coverage.missing() == [], coverage.report()
@@ -120,6 +123,13 @@ def _an_evening(seed: int, coverage: Coverage) -> Plan:
     begins = datetime.fromisoformat(EVENINGS[missing]) if missing else MORNING
     countries = SOUTH if missing and missing.startswith("south") else None
     return replace(Plan.of(seed, 600), begins=begins, shoppers=29, faults=frozenset(), countries=countries)
+
+
+def _a_crowd(seed: int) -> Plan:
+    """Many who change their minds at one merchant's, while three workers claim."""
+    plots = frozenset({"complete", "pay", "withdraw", "untick", "text_stop"})
+    crowd = replace(Plan.of(seed, 1000), merchants=1, shoppers=14, workers=3, webs=2)
+    return replace(crowd, begins=MORNING, faults=frozenset(), plots=plots, countries=AWAKE)
 
 
 def _a_bad_day(seed: int) -> Plan:
