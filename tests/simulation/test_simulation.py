@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -126,10 +126,10 @@ def _an_evening(seed: int, coverage: Coverage) -> Plan:
 
 
 def _a_crowd(seed: int) -> Plan:
-    """Many who change their minds at one merchant's, while three workers claim."""
+    """Many who change their minds at two merchants', while three workers claim."""
     plots = frozenset({"complete", "pay", "withdraw", "untick", "text_stop"})
-    crowd = replace(Plan.of(seed, 1000), merchants=1, shoppers=14, workers=3, webs=2)
-    return replace(crowd, begins=MORNING, faults=frozenset(), plots=plots, countries=AWAKE)
+    crowd = replace(Plan.of(seed, 1000), merchants=2, shoppers=18, workers=3, webs=2)
+    return replace(crowd, begins=MORNING + timedelta(hours=1), faults=frozenset(), plots=plots, countries=AWAKE)
 
 
 def _a_bad_day(seed: int) -> Plan:
