@@ -40,6 +40,7 @@ async def test_a_no_that_waited_for_a_claim_is_dated_after_it(world: World, cloc
     assert found and found["at"] >= claimed_at
 
 
+@pytest.mark.thorough
 def test_a_process_that_is_to_stay_waits_for_a_database_that_restarts(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

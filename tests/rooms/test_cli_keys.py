@@ -87,6 +87,7 @@ def test_what_is_not_there_is_one_clear_line(shell: Shell) -> None:
     assert "--shop-id" in shell.run("key", "create", organization, "--publishable", status=2)
 
 
+@pytest.mark.thorough
 def test_the_settings_name_the_rates() -> None:
     said = subprocess.run(
         [sys.executable, "-m", "cartwake", "config"], capture_output=True, text=True, check=True

@@ -103,6 +103,7 @@ def test_organizations_and_shops_are_listed(there: Cartwake, organization: str, 
     assert there("shop", "list", NOBODY).err == "There is no such organization.\n"
 
 
+@pytest.mark.thorough
 def test_what_a_reader_was_told_of_stays_though_it_reads_no_more(settled_url: str) -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("CARTWAKE_")}
     environ["CARTWAKE_DATABASE_URL"] = settled_url

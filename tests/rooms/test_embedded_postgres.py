@@ -61,6 +61,7 @@ def test_two_processes_share_a_server_and_the_last_one_out_stops_it(home: Path) 
     assert has_stopped(home)
 
 
+@pytest.mark.thorough
 def test_a_share_that_was_released_twice_or_refused_takes_nothing_from_others(home: Path) -> None:
     with embedded_postgres(home, durable=False) as other:
         share = start_embedded(home, durable=False)

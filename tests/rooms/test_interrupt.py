@@ -55,6 +55,7 @@ MORE = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("words", [pytest.param(["org", "list"], id="org list"), *MORE])
 def test_ctrl_c_ends_a_command_quietly(words: list[str], tmp_path: Path) -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("CARTWAKE_")}

@@ -297,6 +297,7 @@ async def test_a_web_process_with_another_address_is_noticed(doctor: Doctor) -> 
     assert wrong(found) == {"webhooks"} and "the same CARTWAKE_PUBLIC_URL" in found["webhooks"][2]
 
 
+@pytest.mark.thorough
 async def test_whoever_answers_webhooks_in_our_place_is_noticed(doctor: Doctor) -> None:
     passes = proxy(doctor)
     for status, said in (
@@ -489,6 +490,7 @@ def test_a_clock_is_off_by_what_the_question_itself_cannot_explain(off_s: float,
 # --- the work ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 async def test_a_scheduler_that_is_gone_is_noticed(doctor: Doctor) -> None:
     later = timedelta(hours=2)
     found = await doctor.examine(later)
@@ -558,6 +560,7 @@ async def test_an_event_that_could_not_be_applied_is_told(doctor: Doctor) -> Non
     assert "`cartwake events list`" in mend and "`cartwake events retry`" in mend
 
 
+@pytest.mark.thorough
 async def test_a_shop_s_server_that_refuses_for_hours_is_told_with_its_shop(doctor: Doctor) -> None:
     deployment = doctor.deployment
     async with receiving() as receiver:

@@ -116,6 +116,7 @@ async def cut_off(port: int, path: str, form: dict[str, str], signature: str, pa
     await writer.wait_closed()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", WEBHOOKS)
 async def test_one_that_is_replayed_changes_nothing_more(deployment: Deployment, name: str) -> None:
     """Somebody who has seen it on its way sends it again, byte for byte, at once and a week later."""

@@ -69,6 +69,7 @@ async def texts_sent_twice(deployment: Deployment) -> list[Json]:
 # --- workers -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("shop_count", "texts_each"), [(6, 5), pytest.param(20, 10, marks=pytest.mark.slow)], ids=["30 texts", "200 texts"]
 )
@@ -93,6 +94,7 @@ async def test_two_workers_send_the_texts_of_many_shops_once_each(
     assert (await merchant.credits())["available_credits"] == 1100 - 2 * count
 
 
+@pytest.mark.thorough
 async def test_two_workers_want_the_same_single_text(deployment: Deployment) -> None:
     shop = await deployment.shop()
     async with deployment.another_process() as second:
@@ -119,6 +121,7 @@ async def test_two_workers_and_two_merchants_want_to_text_one_phone(deployment: 
     assert deployment.sandbox.state.accepted == 10
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("texts", "small_shops"), [(60, 6), pytest.param(500, 50, marks=pytest.mark.slow)], ids=["60 texts", "500 texts"]
 )
