@@ -143,13 +143,14 @@ async def test_an_operator_key_that_was_replaced_opens_nothing_once_the_overlap_
 
 
 async def test_of_two_operator_keys_revoked_at_once_one_stays(world: World) -> None:
+    """Each gives up its own: a key that another had revoked already would be refused at the door."""
     made = await world.operator.call("POST", "/v1/operator-keys")
-    first, second = (await world.operator.call("GET", "/v1/operator-keys"))["data"]
+    newest, oldest = (await world.operator.call("GET", "/v1/operator-keys"))["data"]
     callers = (world.operator, with_key(world, made))
     answers = await asyncio.gather(
         *(
             caller.api("DELETE", f"/v1/operator-keys/{key['key_id']}")
-            for caller, key in zip(callers, (first, second), strict=True)
+            for caller, key in zip(callers, (oldest, newest), strict=True)
         )
     )
     assert sorted(answer.status_code for answer in answers) == [200, 409]
