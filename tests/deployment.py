@@ -299,6 +299,15 @@ async def leave_cart(shop: ShopClient, external_id: str = "cart-1", **news: Any)
     await shop.put_session(external_id, consent=TICKED, **news)
 
 
+async def due_cart(deployment: Deployment, **facts: Any) -> ShopClient:
+    """Rūta left her cart 45 minutes ago; nobody has sent her text yet. `facts`: the shop's."""
+    shop = await deployment.shop(**facts)
+    await leave_cart(shop)
+    await deployment.jump(minutes=30)
+    deployment.clock.advance(minutes=15)
+    return shop
+
+
 def phone(number: int) -> str:
     """The number of one of many Lithuanian shoppers."""
     return f"+3706{number:07}"

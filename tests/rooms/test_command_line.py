@@ -245,6 +245,13 @@ def test_up_with_secrets_in_files_says_what_it_stops(tmp_path: Path, settled_url
     assert rest.splitlines()[-1] == "Stopped: sandbox, web, worker, scheduler.", "the database is not ours"
 
 
+def up_and_no_further(environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """`cartwake up`, which is to refuse at once."""
+    return subprocess.run(
+        [sys.executable, "-m", "cartwake", "up"], env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
 @pytest.mark.slow
 def test_two_ups_at_once_do_not_take_each_other_s_ports(tmp_path: Path, settled_url: str) -> None:
     """The second says what is in use; with a port of its own it runs, and its sandbox takes a free one."""
@@ -273,25 +280,11 @@ def test_two_ups_at_once_do_not_take_each_other_s_ports(tmp_path: Path, settled_
     for line in sandboxes:
         assert (":8090/" in line) != ("(port 8090 is in use)" in line)
     taken = {"CARTWAKE_PORT": str(web_ports[0]), "CARTWAKE_DATA_DIR": str(tmp_path / "third")}
-    third = subprocess.run(
-        [sys.executable, "-m", "cartwake", "up"],
-        env=environ | taken,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    third = up_and_no_further(environ | taken)
     assert third.returncode == 1
     assert third.stderr.startswith(f"Port {web_ports[0]} of 127.0.0.1 is in use: ") and "CARTWAKE_PORT" in third.stderr
     metrics = taken | {"CARTWAKE_PORT": str(free_port()), "CARTWAKE_METRICS_PORT": str(web_ports[0] - 1)}
-    fourth = subprocess.run(
-        [sys.executable, "-m", "cartwake", "up"],
-        env=environ | metrics,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    fourth = up_and_no_further(environ | metrics)
     assert fourth.returncode == 1 and "CARTWAKE_METRICS_PORT (it and the next two)" in fourth.stderr, fourth.stderr
     for up in ups:
         up.send_signal(signal.SIGINT)

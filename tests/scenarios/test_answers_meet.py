@@ -13,16 +13,8 @@ from cartwake.messages import reconcile
 from cartwake.messages.inbox import claim_events, finish_events, open_events
 from cartwake.messages.receipts import apply_receipts
 from cartwake.worker import dispatch_once, record
-from deployment import Deployment, leave_cart, phone
+from deployment import Deployment, due_cart, leave_cart, phone
 from world import RUTA, ShopClient
-
-
-async def due_cart(deployment: Deployment) -> ShopClient:
-    shop = await deployment.shop()
-    await leave_cart(shop)
-    await deployment.jump(minutes=30)
-    deployment.clock.advance(minutes=15)
-    return shop
 
 
 async def state_of(deployment: Deployment, shop: ShopClient, external_id: str = "cart-1") -> str:

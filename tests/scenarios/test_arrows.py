@@ -16,7 +16,7 @@ from cartwake.kit.db import ENGINE
 from cartwake.messages import reconcile
 from cartwake.messages.model import ENDED, TRANSITIONS
 from cartwake.worker import dispatch_once, record, work_off_events
-from deployment import Deployment, free_port, leave_cart
+from deployment import Deployment, due_cart, free_port
 from world import RUTA, ShopClient
 
 Story = Callable[..., Awaitable[None]]
@@ -54,15 +54,6 @@ def walks_each(*arrows: str) -> Callable[[Story], Story]:
         return pytest.mark.parametrize("arrow", arrows)(told)
 
     return hold_to_it
-
-
-async def due_cart(deployment: Deployment) -> ShopClient:
-    """Rūta left her cart 45 minutes ago; nobody has sent her text yet."""
-    shop = await deployment.shop()
-    await leave_cart(shop)
-    await deployment.jump(minutes=30)
-    deployment.clock.advance(minutes=15)
-    return shop
 
 
 async def accepted_text(deployment: Deployment) -> ShopClient:

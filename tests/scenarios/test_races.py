@@ -22,13 +22,13 @@ from cartwake.consent.model import Channel, ConsentChange
 from cartwake.kit.db import ENGINE, Connection
 from cartwake.kit.phones import hash_phone
 from cartwake.messages.aside import set_aside
-from cartwake.messages.dispatch import claim_batch
+from cartwake.messages.dispatch import Claimed, claim_batch
 from cartwake.messages.inbound import apply_inbound
 from cartwake.messages.inbox import claim_events, finish_events, open_events
 from cartwake.tenants.model import SmsConfig
 from cartwake.tenants.scope import tenant_transaction
 from cartwake.worker import dispatch_once, record, work_off_events
-from deployment import Deployment, Json, leave_cart, phone
+from deployment import Deployment, Json, due_cart, leave_cart, phone
 from world import RUTA, UNTICKED, MerchantClient, ShopClient
 
 OUR_NUMBER = "+37061000099"
@@ -231,14 +231,6 @@ async def write_payment(conn: Connection, deployment: Deployment, shop: ShopClie
     await begin_payment(conn, moment, SmsConfig(), session, moment.now)
 
 
-async def due_cart(deployment: Deployment) -> ShopClient:
-    shop = await deployment.shop(sender=OUR_NUMBER)
-    await leave_cart(shop)
-    await deployment.jump(minutes=30)
-    deployment.clock.advance(minutes=15)
-    return shop
-
-
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("write", "ends"),
@@ -251,7 +243,7 @@ async def due_cart(deployment: Deployment) -> ShopClient:
 async def test_a_change_that_is_being_written_when_the_worker_comes(
     deployment: Deployment, write: Write, ends: str
 ) -> None:
-    shop = await due_cart(deployment)
+    shop = await due_cart(deployment, sender=OUR_NUMBER)
     async with tenant_transaction(deployment.runtime.db, shop.scope) as conn:
         await write(conn, deployment, shop)
         claim = asyncio.create_task(dispatch_once(deployment.runtime))
@@ -264,7 +256,7 @@ async def test_a_change_that_is_being_written_when_the_worker_comes(
 
 @pytest.mark.parametrize("change", [withdraw_by_api, untick, buy, pay])
 async def test_a_change_that_comes_while_the_worker_claims_waits_for_it(deployment: Deployment, change: Change) -> None:
-    shop = await due_cart(deployment)
+    shop = await due_cart(deployment, sender=OUR_NUMBER)
     runtime = deployment.runtime
     async with runtime.db.transaction(ENGINE) as conn:
         claimed = await claim_batch(conn, runtime.moment(), runtime.clock, runtime.settings)
@@ -280,7 +272,7 @@ async def test_a_change_that_comes_while_the_worker_claims_waits_for_it(deployme
 
 async def test_news_of_a_failed_payment_does_not_undo_the_order_that_is_being_written(deployment: Deployment) -> None:
     """The storefront tried twice, and tells both ends at once: the cart is an order, and stays one."""
-    shop = await due_cart(deployment)
+    shop = await due_cart(deployment, sender=OUR_NUMBER)
     await shop.pay()
     async with tenant_transaction(deployment.runtime.db, shop.scope) as conn:
         await write_order(conn, deployment, shop)
@@ -308,15 +300,20 @@ async def test_two_changes_of_a_shop_s_settings_do_not_undo_each_other(deploymen
     assert (config["enabled"], config["spread_s"]) == (False, 60)
 
 
-async def test_a_message_that_ended_while_it_was_claimed_is_not_sent(deployment: Deployment) -> None:
-    """Recovery after a restore ends messages without a look at the queue's rows: a claim under way must notice."""
-    shop = await due_cart(deployment)
+async def claim_while_recovery_ends_the_text(deployment: Deployment) -> asyncio.Task[Claimed]:
+    """A claim that had begun when recovery after a restore, which asks no queue's row, ended its message."""
     async with await psycopg.AsyncConnection.connect(deployment.database_url) as other:
         await other.execute("SELECT FROM consent_states FOR UPDATE")
         claim = asyncio.create_task(dispatch_once(deployment.runtime))
         await deployment.waits_for_a_lock_or_ends(claim)
         await other.execute("UPDATE sms_messages SET state = 'dropped', reason = 'sent_before_restore'")
         await other.commit()
+    return claim
+
+
+async def test_a_message_that_ended_while_it_was_claimed_is_not_sent(deployment: Deployment) -> None:
+    shop = await due_cart(deployment, sender=OUR_NUMBER)
+    claim = await claim_while_recovery_ends_the_text(deployment)
     with pytest.raises(RuntimeError, match="moved on"):
         await claim
     assert (await deployment.messages(shop))[0]["reason"] == "sent_before_restore"
@@ -327,14 +324,9 @@ async def test_a_message_that_ended_while_it_was_claimed_is_not_sent(deployment:
 
 @pytest.mark.parametrize("way", ["hold", "drop"])
 async def test_a_message_that_ended_while_it_was_judged_stays_ended(deployment: Deployment, way: str) -> None:
-    shop = await due_cart(deployment)
+    shop = await due_cart(deployment, sender=OUR_NUMBER)
     await (shop.pay() if way == "hold" else shop.complete())
-    async with await psycopg.AsyncConnection.connect(deployment.database_url) as other:
-        await other.execute("SELECT FROM consent_states FOR UPDATE")
-        claim = asyncio.create_task(dispatch_once(deployment.runtime))
-        await deployment.waits_for_a_lock_or_ends(claim)
-        await other.execute("UPDATE sms_messages SET state = 'dropped', reason = 'sent_before_restore'")
-        await other.commit()
+    claim = await claim_while_recovery_ends_the_text(deployment)
     assert [each.verdict.outcome for each in (await claim).decided] == [way]
     (message,) = await deployment.messages(shop)
     assert (message["state"], message["reason"]) == ("dropped", "sent_before_restore")
@@ -346,7 +338,7 @@ async def test_a_worker_that_dozes_off_does_not_send_what_it_claimed_too_long_ag
     deployment: Deployment, seconds: int, sent: int
 ) -> None:
     """Consent was asked for at the claim; what has not begun half a minute later is asked about again."""
-    shop = await due_cart(deployment)
+    shop = await due_cart(deployment, sender=OUR_NUMBER)
     attempts = (await dispatch_once(deployment.runtime)).attempts
     deployment.clock.advance(seconds=seconds)
     await withdraw_by_api(shop, "cart-1", RUTA)
@@ -382,7 +374,7 @@ async def write_to_us(deployment: Deployment, *bodies: str) -> None:
 async def test_stop_and_start_in_one_batch_the_last_word_counts(
     deployment: Deployment, bodies: tuple[str, ...], ends: str
 ) -> None:
-    shop = await due_cart(deployment)
+    shop = await due_cart(deployment, sender=OUR_NUMBER)
     await write_to_us(deployment, *bodies)
     assert await work_off_events(deployment.runtime, 100) == len(bodies)
     await deployment.work()
@@ -393,7 +385,7 @@ async def test_stop_and_start_in_one_batch_the_last_word_counts(
 async def test_a_start_that_one_worker_is_slow_with_does_not_lift_a_later_stop(
     deployment: Deployment, before: tuple[str, ...]
 ) -> None:
-    shop = await due_cart(deployment)
+    shop = await due_cart(deployment, sender=OUR_NUMBER)
     await write_to_us(deployment, *before)
     await deployment.settle()
     await write_to_us(deployment, "START", "STOP")
@@ -409,7 +401,7 @@ async def test_a_start_that_one_worker_is_slow_with_does_not_lift_a_later_stop(
 
 async def test_an_old_stop_that_one_worker_is_slow_with_does_not_make_a_later_one_older(deployment: Deployment) -> None:
     """STOP, START, STOP: the last is worked off first, and then the first, and then START."""
-    shop = await due_cart(deployment)
+    shop = await due_cart(deployment, sender=OUR_NUMBER)
     await write_to_us(deployment, "STOP", "START", "STOP")
     runtime = deployment.runtime
     async with runtime.db.transaction(ENGINE) as slow:
@@ -425,7 +417,7 @@ async def test_an_old_stop_that_one_worker_is_slow_with_does_not_make_a_later_on
 
 
 async def test_a_stop_that_one_worker_is_slow_with_still_counts_after_a_ticked_box(deployment: Deployment) -> None:
-    shop = await due_cart(deployment)
+    shop = await due_cart(deployment, sender=OUR_NUMBER)
     await write_to_us(deployment, "STOP")
     await leave_cart(shop, "cart-2")
     await deployment.settle()
@@ -438,7 +430,7 @@ async def test_a_stop_that_one_worker_is_slow_with_still_counts_after_a_ticked_b
 
 
 async def test_a_deadlock_costs_a_moment_and_no_text(deployment: Deployment) -> None:
-    shop = await due_cart(deployment)
+    shop = await due_cart(deployment, sender=OUR_NUMBER)
     url, phone_hash = deployment.database_url, hash_phone(deployment.runtime.vault, RUTA)
     with psycopg.connect(url) as stranger, psycopg.connect(url) as rival:
         quick = sql.SQL("ALTER ROLE cartwake_engine IN DATABASE {} SET deadlock_timeout = '20ms'")
@@ -469,7 +461,7 @@ async def test_a_deadlock_costs_a_moment_and_no_text(deployment: Deployment) -> 
 
 
 async def test_an_event_that_is_set_aside_is_never_the_one_behind_it(deployment: Deployment) -> None:
-    shop = await due_cart(deployment)
+    shop = await due_cart(deployment, sender=OUR_NUMBER)
     await write_to_us(deployment, "hello", "STOP")
     runtime = deployment.runtime
     async with runtime.db.transaction(ENGINE) as conn:
