@@ -22,7 +22,17 @@ from cartwake.kit.runtime import Runtime
 from cartwake.kit.schema import migrate
 from databases import NOTE_ARROWS, Databases, Lent
 
-pytest_plugins = ["world", "deployment", "chromium", "processes", "typed", "homes", "queued", "conformance.bench"]
+pytest_plugins = [
+    "world",
+    "deployment",
+    "chromium",
+    "processes",
+    "typed",
+    "homes",
+    "queued",
+    "conformance.bench",
+    "conformance.trial",
+]
 
 # A Tuesday, 10:15 in Vilnius and Helsinki, 09:15 in Berlin; no daylight saving change is near.
 TUESDAY_MORNING = datetime(2026, 11, 24, 8, 15, tzinfo=UTC)

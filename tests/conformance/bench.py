@@ -7,7 +7,10 @@ wrong; `Bench` is what the suite needs of the two. So far there is one: Twilio o
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import hashlib
+import hmac
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
@@ -30,6 +33,8 @@ ACCOUNT, TOKEN = "AC" + "7" * 32, "the-token-of-the-tests"
 
 # Ona leaves carts in Vilnius; Viktor answers STOP to everything; the shop texts from a Lithuanian number.
 ONA, VIKTOR, SHOP = "+37061234567", "+37061234568", "+37061000001"
+
+MakeCarrier = Callable[..., Carrier]
 
 SID = "SM" + "0123456789abcdef" * 2  # of no text
 START = datetime(2026, 11, 24, 8, 15, 30, tzinfo=UTC)
@@ -69,7 +74,7 @@ class Bench:
     peer: Sandbox
     receiver: Receiver
     clock: ManualClock
-    make_carrier: Callable[..., Carrier]
+    make_carrier: MakeCarrier
 
     def go_wrong(self, **faults: Any) -> None:
         self.peer.state.faults = Faults(**faults)
@@ -107,11 +112,13 @@ async def twilio_on_sandbox() -> AsyncIterator[Bench]:
         )
         async with running_sandbox(options, clock) as sandbox:
 
-            def make_carrier(api_base: str = sandbox.url, timeout_s: float = 5, concurrency: int = 64) -> Carrier:
+            def make_carrier(
+                api_base: str = sandbox.url, timeout_s: float = 5, concurrency: int = 64, auth_token: str = TOKEN
+            ) -> Carrier:
                 return TwilioCarrier(
                     api_base=api_base,
                     account_sid=ACCOUNT,
-                    auth_token=TOKEN,
+                    auth_token=auth_token,
                     callback_url=our_web + "/hooks/twilio/status",
                     timeout_s=timeout_s,
                     concurrency=concurrency,
@@ -126,6 +133,18 @@ async def twilio_on_sandbox() -> AsyncIterator[Bench]:
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     async with request.param() as made:
         yield made
+
+
+@pytest.fixture
+def make_carrier(bench: Bench) -> MakeCarrier:
+    """Adapters before a peer that a test puts in the carrier's place."""
+    return bench.make_carrier
+
+
+@pytest.fixture
+def carrier(bench: Bench) -> Carrier:
+    """An adapter that is asked to read and to verify, and has nobody to talk to."""
+    return bench.carrier
 
 
 def a_text(**changes: Any) -> OutboundText:
@@ -144,6 +163,13 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+def signature_of(url: str, body: bytes, token: str = TOKEN) -> str:
+    """As Twilio documents it: the address and the sorted fields, HMAC-SHA1, base64."""
+    fields = sorted(parse_qsl(body.decode(), keep_blank_values=True))
+    signed = url.encode() + b"".join((name + value).encode() for name, value in fields)
+    return base64.b64encode(hmac.new(token.encode(), signed, hashlib.sha1).digest()).decode()
 
 
 class Peculiar:

@@ -5,6 +5,7 @@ The list is the sandbox's own: a fault that it learns and that stands in no row 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -12,11 +13,27 @@ from cartwake.carriers.protocol import Accepted, MessageStatus, SendResult, Thro
 from cartwake.carriers.sandbox.faults import FaultName, Faults
 
 FAULTS: tuple[str, ...] = get_args(FaultName)
-SENT, DELIVERED = MessageStatus.SENT, MessageStatus.DELIVERED
 # Of the adapter. Long, or a busy machine plays a fault of its own; except where the wait is the fault.
 TIMEOUT_S = 10.0
-SHORT_TIMEOUT_S = 1.0
+SHORT_TIMEOUT_S = 0.5
 SOMETIMES = 0.5
+Statuses = list[MessageStatus]
+
+
+def as_they_are(statuses: Statuses) -> Statuses:
+    return statuses
+
+
+def none(_statuses: Statuses) -> Statuses:
+    return []
+
+
+def each_twice(statuses: Statuses) -> Statuses:
+    return [status for status in statuses for _ in range(2)]
+
+
+def last_first(statuses: Statuses) -> Statuses:
+    return statuses[-1:] + statuses[:-1]
 
 
 @dataclass(frozen=True)
@@ -30,8 +47,9 @@ class Trouble:
     is_taken: bool | None = True
     # Whether what the carrier would refuse is still answered with the refusal, rather than with the fault.
     refuses: bool = True
-    # The receipts of one delivered text, as they come in; None where that is chance.
-    receipts: tuple[MessageStatus, ...] | None = (SENT, DELIVERED)
+    timeout_s: float = TIMEOUT_S
+    # How the receipts of one text come in; None where that is chance.
+    receipts: Callable[[Statuses], Statuses] | None = as_they_are
 
     def __str__(self) -> str:
         return self.name
@@ -41,18 +59,27 @@ CALM = Trouble("calm")
 # Each fault, striking always.
 ALWAYS = {
     "latency": Trouble("latency", {"latency_ms": 60}),
-    "throttle": Trouble("throttle", {"throttle_rate": 1}, (Throttled,), False, refuses=False, receipts=()),
-    "error_before": Trouble("error_before", {"error_before_rate": 1}, (Unknown,), False, refuses=False, receipts=()),
+    "throttle": Trouble("throttle", {"throttle_rate": 1}, (Throttled,), False, refuses=False, receipts=none),
+    "error_before": Trouble("error_before", {"error_before_rate": 1}, (Unknown,), False, refuses=False, receipts=none),
     "error_after": Trouble("error_after", {"error_after_rate": 1}, (Unknown,)),
     "drop_after": Trouble("drop_after", {"drop_after_rate": 1}, (Unknown,)),
-    "lost_callback": Trouble("lost_callback", {"lost_callback_rate": 1}, receipts=()),
+    "lost_callback": Trouble("lost_callback", {"lost_callback_rate": 1}, receipts=none),
     "late_callback": Trouble("late_callback", {"late_callback_rate": 1, "late_callback_ms": 80}),
-    "duplicate_callback": Trouble(
-        "duplicate_callback", {"duplicate_callback_rate": 1}, receipts=(SENT, SENT, DELIVERED, DELIVERED)
-    ),
-    "reordered_callback": Trouble("reordered_callback", {"reordered_callback_rate": 1}, receipts=(DELIVERED, SENT)),
+    "duplicate_callback": Trouble("duplicate_callback", {"duplicate_callback_rate": 1}, receipts=each_twice),
+    "reordered_callback": Trouble("reordered_callback", {"reordered_callback_rate": 1}, receipts=last_first),
 }
-TOO_SLOW = Trouble("latency beyond the timeout", {"latency_ms": 5_000}, (Unknown,), refuses=False)
+TOO_SLOW = [
+    Trouble("too slow", {"latency_ms": 5_000}, (Unknown,), refuses=False, timeout_s=SHORT_TIMEOUT_S),
+    Trouble(
+        "too slow, for nothing",
+        {"latency_ms": 5_000, "error_before_rate": 1},
+        (Unknown,),
+        False,
+        refuses=False,
+        timeout_s=SHORT_TIMEOUT_S,
+        receipts=none,
+    ),
+]
 # Every second text is struck, by the seed.
 NOW_AND_THEN = [
     Trouble(
@@ -73,7 +100,8 @@ EVERYTHING = Trouble(
     refuses=False,
     receipts=None,
 )
-TROUBLES = [CALM, *ALWAYS.values(), TOO_SLOW, *NOW_AND_THEN, EVERYTHING]
+QUICK = [CALM, ALWAYS["throttle"], ALWAYS["drop_after"], ALWAYS["reordered_callback"], EVERYTHING]
+TROUBLES = [CALM, *ALWAYS.values(), *TOO_SLOW, *NOW_AND_THEN, EVERYTHING]
 
 
 def rates() -> set[str]:

@@ -1,110 +1,130 @@
-"""Carriers: asking what became of a text, by its words and by its id."""
+"""Carriers: asking what became of a text, by its words and by its id, and for the whole record."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 from dataclasses import replace
+from datetime import timedelta
+from typing import cast
 
 from cartwake.carriers.protocol import (
     Absent,
     Accepted,
     CannotAsk,
     Found,
+    KeepsRecord,
     MessageStatus,
 )
 from cartwake.carriers.sandbox import Recipient
-from conformance.bench import (
-    ACCOUNT,
-    ONA,
-    SID,
-    START,
-    VIKTOR,
-    Bench,
-    Peculiar,
-    a_text,
-    listening,
-)
+from cartwake.carriers.sandbox.state import attempt_key
+from conformance.bench import ONA, SHOP, START, VIKTOR, Bench, a_text, post
+from conformance.faults import ALWAYS
+from conformance.trial import Trial, texts
 
 
-async def test_a_text_that_still_waits_at_the_carrier_is_found(bench: Bench) -> None:
-    bench.peer.state.recipients[ONA] = Recipient(delay_ms=60_000)
-    bench.peer.state.options = replace(bench.peer.state.options, sent_after_ms=60_000)
+async def test_what_the_carrier_took_can_be_found_and_nothing_else_can(trial: Trial) -> None:
+    handed = texts()
+    await trial.send(handed)
+    for is_over in (False, True):
+        for text in handed:
+            taken = trial.taken(text)
+            found = await trial.carrier.find(text, START)
+            if not taken:
+                assert found == Absent()
+                continue
+            (there,) = taken
+            assert isinstance(found, Found)
+            assert (found.report.sid, found.report.attempt_id) == (there.sid, text.attempt_id)
+            assert there.status_callback and attempt_key(there.status_callback, "", "") == text.attempt_id.hex
+            by_id = await trial.carrier.look_up(there.sid, text.attempt_id)
+            assert isinstance(by_id, Found) and by_id.report.sid == there.sid
+        if not is_over:
+            trial.end_trouble()
+    assert await trial.carrier.look_up("SM" + "0" * 32, handed[0].attempt_id) == Absent()
+
+
+async def test_a_text_that_still_waits_at_the_carrier_is_found(trial: Trial) -> None:
+    trial.bench.peer.state.recipients[ONA] = Recipient(delay_ms=60_000)
+    trial.bench.peer.state.options = replace(trial.bench.peer.state.options, sent_after_ms=60_000)
     text = a_text()
-    assert isinstance(await bench.carrier.send(text), Accepted)
-    found = await bench.carrier.find(text, START)
-    assert isinstance(found, Found) and found.report.status is MessageStatus.ACCEPTED
+    taken = await trial.hand_over(text)
+    found = await trial.found(text)
+    assert (found and found.report.status) == (MessageStatus.ACCEPTED if taken else None)
 
 
-async def test_a_found_text_tells_what_became_of_it(bench: Bench) -> None:
-    bench.peer.state.recipients[ONA] = Recipient(outcome="undelivered", error_code=30005)
+async def test_a_found_text_tells_what_became_of_it(trial: Trial) -> None:
+    trial.bench.peer.state.recipients[ONA] = Recipient(outcome="undelivered", error_code=30005)
     text = a_text()
-    result = await bench.carrier.send(text)
-    await bench.peer.settled()
-    found = await bench.carrier.find(text, START)
-    assert isinstance(result, Accepted) and isinstance(found, Found)
+    taken = await trial.hand_over(text)
+    await trial.bench.peer.settled()
+    found = await trial.found(text)
+    if taken is None:
+        assert found is None
+        return
+    assert found is not None
     assert (found.report.sid, found.report.status, found.report.error_code) == (
-        result.sid,
+        taken.sid,
         MessageStatus.UNDELIVERED,
         30005,
     )
 
 
-async def test_another_text_is_not_mistaken_for_it(bench: Bench) -> None:
+async def test_another_text_is_not_mistaken_for_it(trial: Trial) -> None:
     text = a_text()
-    assert isinstance(await bench.carrier.send(text), Accepted)
-    since = bench.clock.advance(hours=24)
-    assert await bench.carrier.find(text, since) == Absent(), "yesterday's text with the same words"
+    await trial.hand_over(text)
+    since = trial.bench.clock.advance(hours=24)
+    assert await trial.carrier.find(text, since) == Absent(), "yesterday's text with the same words"
     for other in (a_text(body=text.body, to=VIKTOR), a_text(body=text.body, sender="+37061000002"), a_text()):
-        assert isinstance(await bench.carrier.send(other), Accepted)
-    assert await bench.carrier.find(text, since) == Absent()
+        await trial.hand_over(other)
+    assert await trial.carrier.find(text, since) == Absent()
+    taken = await trial.hand_over(text)
+    assert isinstance(await trial.carrier.find(text, since), Found if taken else Absent)
+
+
+async def test_it_is_found_behind_many_newer_ones(trial: Trial) -> None:
+    text = a_text()
+    taken = await trial.hand_over(text)
+    for _ in range(230):
+        newer = trial.bench.peer.state.add(to=text.to, sender=text.sender, body=a_text().body, status="sent")
+        newer.sent_at = trial.bench.clock.now()
+    assert isinstance(await trial.carrier.find(text, START), Found if taken else Absent)
+    assert await trial.carrier.find(a_text(), START) == Absent()
+
+
+async def test_small_differences_of_clocks_do_not_hide_it(trial: Trial) -> None:
+    """The carrier's dates have whole seconds, and its clock may be a little behind ours."""
+    text = a_text()
+    taken = await trial.hand_over(text)
+    found = await trial.carrier.find(text, START + timedelta(seconds=30))
+    assert isinstance(found, Found if taken else Absent)
+
+
+async def test_history_lists_what_was_taken_each_text_once(trial: Trial) -> None:
+    handed = texts()
+    await trial.send(handed)
+    await post(trial.bench, "/sandbox/replies", {"from": ONA, "to": SHOP, "body": "Kada veikia?"})
+    listed = [text async for text in cast(KeepsRecord, trial.carrier).history(START)]
+    record = trial.bench.peer.state.texts.values()
+    assert sorted((t.sid, t.sender, t.to, t.body, t.inbound) for t in listed) == sorted(
+        (t.sid, t.sender or "", t.to, t.body, t.inbound) for t in record
+    )
+    assert [text.body for text in listed if text.inbound] == ["Kada veikia?"]
+
+
+async def test_wrong_credentials_are_no_answer_about_a_text(trial: Trial) -> None:
+    text = a_text()
+    await trial.hand_over(text)
+    stranger = trial.bench.make_carrier(auth_token="wrong")
+    assert isinstance(await stranger.find(text, START), CannotAsk)
+    await stranger.close()
+
+
+async def test_a_late_receipt_comes_after_the_carrier_knows_better(bench: Bench) -> None:
+    bench.go_wrong(**ALWAYS["late_callback"].faults)
+    text = a_text()
     assert isinstance(await bench.carrier.send(text), Accepted)
-    assert isinstance(await bench.carrier.find(text, since), Found)
-
-
-async def test_texts_between_other_numbers_in_the_answer_are_not_mistaken_for_it(bench: Bench) -> None:
-    """A carrier that does not know the filters lists everything."""
-    text = a_text()
-    record = {"sid": SID, "to": text.to, "from": text.sender, "body": text.body, "status": "sent"}
-    for changes, kind in (({}, Found), ({"to": VIKTOR}, Absent), ({"from": "+37061000002"}, Absent)):
-        listed = Peculiar(200, json.dumps({"messages": [record | changes], "next_page_uri": None}))
-        async with listening(listed.answer) as url:
-            carrier = bench.make_carrier(url)
-            assert isinstance(await carrier.find(text, START), kind), changes
-            await carrier.close()
-
-
-async def test_it_is_found_behind_many_newer_ones(bench: Bench) -> None:
-    text = a_text()
-    await bench.carrier.send(text)
-    await asyncio.gather(*(bench.carrier.send(a_text()) for _ in range(230)))
-    assert isinstance(await bench.carrier.find(text, START), Found)
-    assert await bench.carrier.find(a_text(), START) == Absent()
-
-
-async def test_a_carrier_that_cannot_be_asked_says_so(bench: Bench) -> None:
-    for peculiar in (Peculiar(500, ""), Peculiar(401, '{"code": 20003}'), Peculiar(200, "<html>"), Peculiar(200, "{}")):
-        async with listening(peculiar.answer) as url:
-            carrier = bench.make_carrier(url)
-            assert isinstance(await carrier.find(a_text(), START), CannotAsk)
-            await carrier.close()
-
-
-async def test_what_is_said_of_another_text_is_no_answer(bench: Bench) -> None:
-    """A cache in between, or a bug: what it says of that text must not end this one."""
-    other = Peculiar(200, f'{{"sid": "{SID}", "status": "delivered"}}')
-    async with listening(other.answer) as url:
-        carrier = bench.make_carrier(url)
-        assert isinstance(await carrier.look_up(SID, a_text().attempt_id), Found)
-        assert isinstance(await carrier.look_up("SM" + "1" * 32, a_text().attempt_id), CannotAsk)
-        await carrier.close()
-
-
-async def test_a_list_without_an_end_is_not_read_for_ever(bench: Bench) -> None:
-    page = f'{{"messages": [], "next_page_uri": "/2010-04-01/Accounts/{ACCOUNT}/Messages.json?Page=1"}}'
-    endless = Peculiar(200, page)
-    async with listening(endless.answer) as url:
-        carrier = bench.make_carrier(url)
-        assert isinstance(await carrier.find(a_text(), START), CannotAsk)
-        await carrier.close()
-    assert len(endless.requests) < 30
+    while (found := await bench.carrier.find(text, START)) and isinstance(found, Found):
+        if found.report.status is MessageStatus.DELIVERED:
+            break
+    assert bench.receiver.received == [], "it is delivered, and nobody has told us"
+    await bench.peer.settled()
+    assert len(bench.receiver.received) == 2

@@ -13,8 +13,9 @@ from aiohttp import web
 
 from cartwake.carriers.open import open_carrier, open_examinable
 from cartwake.carriers.protocol import CarrierError, Examinable, OwnedNumber, Trouble
-from cartwake.carriers.sandbox import Options, Sandbox, running_sandbox
+from cartwake.carriers.sandbox import Faults, Options, Sandbox, running_sandbox
 from cartwake.kit.config import Settings, load_settings
+from conformance.faults import TROUBLES
 
 ACCOUNT, TOKEN = "AC" + "7" * 32, "the-token-of-the-tests"
 API = f"/2010-04-01/Accounts/{ACCOUNT}"
@@ -24,9 +25,11 @@ def settings_for(api_base: str) -> Settings:
     return load_settings(twilio_api_base=api_base, twilio_account_sid=ACCOUNT, twilio_auth_token=TOKEN)
 
 
-@pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
+@pytest.fixture(params=TROUBLES, ids=str)
+async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
+    """What goes wrong with texts must not keep the carrier from answering about our account."""
     async with running_sandbox(Options(account_sid=ACCOUNT, auth_token=TOKEN)) as running:
+        running.state.faults = Faults(**request.param.faults)
         yield running
 
 
