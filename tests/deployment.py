@@ -156,10 +156,10 @@ class Deployment:
         """Let time pass until the next moment that clocks in `zone` show `local` (HH:MM)."""
         await self.pass_time(until=self.next_time(local, zone))
 
-    async def jump(self, *, until: datetime | None = None, **delta: float) -> None:
-        """Go there at once, and do what is due by then."""
+    async def jump(self, *, until: datetime | None = None, carrier: Carrier | None = None, **delta: float) -> None:
+        """Go there at once, and do what is due by then; `carrier`: as somebody else reaches it."""
         self.clock.set(until or self.clock.now() + timedelta(**delta))
-        await self.work()
+        await self.work(carrier=carrier)
 
     async def jump_until(self, local: str, zone: str) -> None:
         """Go at once to the next moment that clocks in `zone` show `local` (HH:MM)."""

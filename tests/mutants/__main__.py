@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[2]
 TABLE = Path(__file__).with_name("table.toml")
@@ -46,22 +46,36 @@ def how_noticed(mutant: dict[str, Any]) -> str | None:
     Raises `RuntimeError` when the tests cannot be run at all, which proves nothing.
     """
     with tempfile.TemporaryDirectory(prefix="cartwake-mutant-") as folder:
+        report = Path(folder) / "report.xml"
         try:
-            done = run_tests(mutant["tests"], broken_source(mutant, Path(folder)), PATIENCE_S)
+            done = run_tests(
+                [*mutant["tests"], f"--junitxml={report}"], broken_source(mutant, Path(folder)), PATIENCE_S
+            )
         except subprocess.TimeoutExpired:
             return "hangs"
-    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    if done.returncode == 1 and failed:
-        return str(failed[0])
-    if done.returncode != 0:
-        raise RuntimeError(f"pytest ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        if done.returncode == 0:
+            return None
+        if failed := failed_test(report):
+            return failed
+    raise RuntimeError(f"pytest ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+
+def failed_test(report: Path) -> str | None:
+    """The test that failed, be it that it left an invariant broken; None where it was not even begun."""
+    if not report.exists():
+        return None
+    for case in ElementTree.parse(report).iter("testcase"):
+        for what in case:
+            told = what.get("message", "")
+            if what.tag == "failure" or (what.tag == "error" and told.startswith("failed on teardown")):
+                return f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
     return None
 
 
-def run_tests(tests: Iterable[str], source: Path, patience_s: float | None = None) -> subprocess.CompletedProcess[str]:
+def run_tests(words: Iterable[str], source: Path, patience_s: float | None = None) -> subprocess.CompletedProcess[str]:
     """Run some tests against a source, up to the first failure."""
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--tb=no", *tests],
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--tb=no", *words],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(source)},
         capture_output=True,
@@ -81,8 +95,12 @@ def main(names: list[str]) -> int:
         return 1
     survived = []
     for name, mutant in chosen.items():
-        noticed = how_noticed(mutant)
-        print(f"{'noticed ' if noticed else 'SURVIVED'}  {mutant['guarantee']:<6} {name}  {noticed or ''}", flush=True)
+        try:
+            noticed = how_noticed(mutant)
+            verdict = "noticed " if noticed else "SURVIVED"
+        except RuntimeError as error:
+            noticed, verdict = None, f"NOT RUN: {error}\n"
+        print(f"{verdict}  {mutant['guarantee']:<6} {name}  {noticed or ''}", flush=True)
         if noticed is None:
             survived.append(name)
     print(f"{len(chosen)} lines broken, {len(survived)} of them unnoticed.")
