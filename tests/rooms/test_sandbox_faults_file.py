@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +15,10 @@ import pytest
 
 from cartwake.carriers.sandbox import Options, running_sandbox
 from cartwake.carriers.sandbox.faults import Faults
+from deployment import free_port
+from pages import ROOT, blocks
+
+PAGE = ROOT / "docs" / "sandbox.md"
 
 
 async def test_faults_hold_from_the_start_and_until_they_are_replaced() -> None:
@@ -36,3 +44,30 @@ def test_a_mistake_in_the_file_is_one_clear_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cartwake.carriers.sandbox", "--faults", str(tmp_path / "absent.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2 and "No such file" in done.stderr
+
+
+@pytest.mark.thorough
+def test_the_page_s_file_is_in_force_from_the_start(tmp_path: Path) -> None:
+    (block,) = [each for each in blocks(PAGE) if each.not_run]
+    port = free_port()
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    words = [
+        "bash",
+        "-e",
+        "-c",
+        block.code.replace("8091", str(port)).replace("cartwake sandbox", "exec cartwake sandbox"),
+    ]
+    with subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None and "sandbox on http://" in running.stdout.readline()
+        shown = httpx.get(f"http://127.0.0.1:{port}/sandbox/faults").json()
+        running.send_signal(signal.SIGINT)
+    told = json.loads((tmp_path / "faults.json").read_text())
+    assert told and {name: shown[name] for name in told} == told
+
+
+def test_the_page_lists_every_fault_with_its_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \| (.+) \|$", PAGE.read_text(), re.MULTILINE)
+    assert rows == [
+        (name, str(field.default), field.description or "decides who is struck")
+        for name, field in Faults.model_fields.items()
+    ]

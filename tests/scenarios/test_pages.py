@@ -26,6 +26,7 @@ SHOWN = {
         "0 broken",
     ],
     "integrate.md": ["201", '"granted":false', '"recovered":true', "consent-without-phone"],
+    "sandbox.md": ['"throttle_rate": 0.2', '"throttle_rate": 0.0'],
     "operate.md": ["0 broken", "Sending is paused.", "Sending goes on.", "0 texts in doubt", "26 checks"],
 }
 
@@ -42,6 +43,7 @@ ELSEWHERE = {
         "test_installed.py runs it, on a machine of its own",
     ],
     "operate.md": ["test_backup.py runs it, on servers of its own"] * 3,
+    "sandbox.md": ["test_sandbox_faults_file.py runs it, on a port of its own"],
     "scale.md": ["test_checkout.py runs it, a fiftieth of it"],
     "quickstart.md": ["test_checkout.py runs it, in a copy of the checkout"],
 }
