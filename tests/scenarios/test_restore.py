@@ -18,9 +18,10 @@ from cartwake.cli.recovery import recover_from
 from cartwake.credits.balance import adjust
 from cartwake.credits.pricing import price
 from cartwake.kit.crypto import Vault
-from cartwake.kit.db import OPERATOR, Database
-from cartwake.kit.phones import country_of
+from cartwake.kit.db import ENGINE, OPERATOR, Database
+from cartwake.kit.phones import country_of, hash_phone
 from cartwake.kit.schema import pause_if_moved, settle_here
+from cartwake.messages.inbox import INBOUND, store_events
 from cartwake.messages.recovery import Recovered
 from cartwake.messages.segments import measure
 from cartwake.tenants.switches import deployment_paused_since, resume_deployment
@@ -30,6 +31,8 @@ from conftest import database_url
 from deployment import Deployment, phone
 from tools import run_tool
 from world import AINO, JONAS, RUTA, TICKED
+
+OUR_NUMBER = "+37061000099"
 
 
 @pytest.fixture
@@ -108,6 +111,39 @@ async def test_after_a_restore_nobody_is_texted_twice_and_no_stop_is_lost(
         ]
         suppressed = owner.execute("SELECT suppression_reason FROM consent_states WHERE suppressed_at IS NOT NULL")
         assert suppressed.fetchall() == [("stop",)], "the STOP that came after the backup counts again"
+
+
+async def test_of_a_stop_and_a_start_after_the_backup_the_last_one_counts(
+    deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
+) -> None:
+    """However many texts the carrier lists, newest first and in batches, and whatever was heard before it was asked."""
+    settled(fresh_url)
+    shop = await deployment.shop("Lino Namai", sender=OUR_NUMBER)
+    for number in (RUTA, AINO, JONAS):
+        await shop.put_session(f"cart of {number}", consent=TICKED, phone=number)
+    backup_at = deployment.clock.now()
+    dump(fresh_url, tmp_path / "backup")
+    for words in ({RUTA: "START", AINO: "STOP", JONAS: "START"}, {RUTA: "STOP", AINO: "START"}):
+        for number, word in words.items():
+            deployment.clock.advance(seconds=1)
+            await deployment.reply(number, word, OUR_NUMBER)
+    restore(tmp_path / "backup", copy_of.url)
+
+    restored = replace(deployment, runtime=replace(deployment.runtime, db=copy_of))
+    deployment.clock.advance(minutes=1)
+    async with copy_of.transaction(ENGINE) as conn:
+        stop = {"sid": "SM" + "9" * 32, "sender": JONAS, "to": OUR_NUMBER, "body": "STOP"}
+        await store_events(conn, restored.runtime.moment(), [(INBOUND, stop)])
+    await restored.settle()
+    deployment.clock.advance(minutes=1)
+    found = await recover_from(restored.runtime, deployment.carrier, backup_at, batch_max=1)  # type: ignore[arg-type]
+    assert found == Recovered(replies=5)
+    await restored.settle()
+    with psycopg.connect(copy_of.url) as owner:
+        reasons = dict(owner.execute("SELECT phone_hash, suppression_reason FROM consent_states").fetchall())
+    last_words = {RUTA: "stop", AINO: None, JONAS: "stop"}
+    assert reasons == {hash_phone(restored.runtime.vault, number): word for number, word in last_words.items()}
+    await restored.sound()
 
 
 @pytest.mark.thorough
