@@ -71,6 +71,12 @@ WHERE (s.organization_id, s.shop_id, s.phone_hash) = (c.organization_id, c.shop_
 RETURNING s.organization_id, s.shop_id, s.phone_hash, s.state_at
 """
 )
+# What a shopper has said is said again: nothing new, but from now on.
+SAY_AGAIN = """
+UPDATE consent_states SET suppressed_at = GREATEST(suppressed_at, %s)
+WHERE suppression_reason IN (%s, 'not_my_number') AND organization_id = %s AND shop_id = %s AND phone_hash = %s
+RETURNING suppression_reason
+"""
 CHANGES = {
     Action.GRANTED: GRANT,
     Action.WITHDRAWN: WITHDRAW,
@@ -147,6 +153,11 @@ async def change_states(
         (found["organization_id"], found["shop_id"], found["phone_hash"]): found["state_at"]
         for found in await rows(conn, CHANGES[action], params)
     }
+
+
+async def say_again(conn: Connection, now: datetime, reason: str, key: StateKey) -> bool:
+    """Whether the phone is suppressed for this reason or for a stronger one; if so, as of now."""
+    return await row(conn, SAY_AGAIN, [now, reason, *key]) is not None
 
 
 async def insert_events(
