@@ -10,6 +10,7 @@ from typing import LiteralString
 import pytest
 
 from cartwake.carriers.open import INBOUND_PATH
+from cartwake.carts.links import link_id_of, link_path
 from cartwake.invariants import broken_invariants
 from cartwake.kit.clock import ManualClock
 from cartwake.kit.db import ENGINE
@@ -77,6 +78,41 @@ async def test_of_a_stop_and_a_start_in_one_batch_the_last_one_counts(
     assert await proof(deployment, shop) == events
     await deployment.jump(minutes=45)
     assert len(await deployment.phone_shows(RUTA)) == is_texted
+
+
+async def test_the_opt_out_link_pressed_after_a_start_counts_although_that_is_worked_off_later(
+    deployment: Deployment,
+) -> None:
+    shop = await shop_with_a_cart(deployment)
+    await deployment.outlast_a_cart()
+    (message,) = await deployment.messages(shop)
+    vault = deployment.runtime.vault
+    link = deployment.runtime.settings.public_url + link_path(
+        vault, link_id_of(vault, message["message_id"]), "opt-out"
+    )
+    assert (await deployment.http.post(link, data={"action": "stop"})).status_code == 200
+    deployment.clock.advance(seconds=1)
+    await write(deployment, "START")
+    deployment.clock.advance(seconds=1)
+    assert (await deployment.http.post(link, data={"action": "stop"})).status_code == 200
+    await work_off_events(deployment.runtime, 500)
+    assert (await shop.session())["consent"]["suppressed"] is True
+    assert await proof(deployment, shop) == ["granted", "suppressed"]
+
+
+async def test_a_receipt_that_is_told_again_takes_no_start_back(deployment: Deployment) -> None:
+    shop = await shop_with_a_cart(deployment)
+    await deployment.outlast_a_cart()
+    await deployment.carrier_says(shop, "unsubscribed", "unsubscribed")
+    deployment.clock.advance(seconds=1)
+    await write(deployment, "START")
+    await work_off_events(deployment.runtime, 500)
+    await deployment.carrier_says(shop, "unsubscribed")
+    assert (await shop.session())["consent"] == {"granted": True, "suppressed": False}
+    assert await proof(deployment, shop) == ["granted", "suppressed", "unsuppressed"]
+    await deployment.carrier_says(shop, "undelivered", ErrorCode="30005")
+    await deployment.carrier_says(shop, "undelivered", ErrorCode="30005")
+    assert await proof(deployment, shop) == ["granted", "suppressed", "unsuppressed", "suppressed"]
 
 
 async def test_the_proof_is_in_order_although_the_second_machine_s_clock_is_behind(deployment: Deployment) -> None:

@@ -87,7 +87,7 @@ DELETE FROM recipient_texts r USING (
 
 # The messages that some attempts or carrier ids belong to, locked in one order.
 LOCK_BY_ATTEMPT_OR_SID = """
-SELECT organization_id, shop_id, message_id, session_id, state, attempts, attempt_id, carrier_sid, phone_hash,
+SELECT organization_id, shop_id, message_id, session_id, state, reason, attempts, attempt_id, carrier_sid, phone_hash,
        phone_country, traceparent
 FROM sms_messages
 WHERE attempt_id = ANY(%(attempts)s) OR carrier_sid = ANY(%(sids)s)
