@@ -103,7 +103,10 @@ async def test_a_second_payment_counts_as_long_as_the_first(world: World, clock:
     assert await shop.pay(status="pending", occurred_at=began_at) == second, "the first again"
     first_failed = await shop.pay(status="failed", occurred_at=began_at + timedelta(minutes=49))
     assert first_failed == second, "late news of the first ends nothing"
-    assert (await shop.pay(status="failed", occurred_at=clock.now()))["state"] == "open"
+    clock.advance(minutes=2)
+    await shop.put_session()
+    failed = await shop.pay(status="failed", occurred_at=clock.now() - timedelta(minutes=1))
+    assert (failed["state"], failed["last_activity_at"]) == ("open", "2026-11-24T09:07:00Z")
 
 
 async def test_an_order_closes_the_cart_and_the_first_one_stands(world: World, clock: ManualClock) -> None:

@@ -89,6 +89,19 @@ async def test_a_text_too_dear_does_not_stop_a_cheaper_one_behind_it(deployment:
     assert (await merchant.credits())["available_credits"] == 1
 
 
+async def test_the_last_credits_go_to_the_text_that_was_due_first(deployment: Deployment) -> None:
+    merchant = await deployment.merchant()
+    linen, wool = await merchant.shop("Linas"), await merchant.shop("Vilna")
+    await leave_cart(wool, phone=RUTA, locale="en")
+    deployment.clock.advance(seconds=1)
+    await leave_cart(linen, phone=AINO, locale="en")
+    await deployment.jump(minutes=30)
+    await deployment.leave_credits(merchant, 2)
+    await deployment.jump(minutes=15)
+    assert await deployment.trace(linen) == [SCHEDULED, "credits drop insufficient_credits"]
+    assert await deployment.trace(wool) == [SCHEDULED, SENT, ACCEPTED]
+
+
 async def test_sibling_shops_draw_on_one_account(deployment: Deployment) -> None:
     merchant = await deployment.merchant(credits=0)
     linen, wool = await merchant.shop("Linas"), await merchant.shop("Vilna")

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -165,6 +165,29 @@ async def test_a_text_whose_cart_the_backup_never_saw_still_counts_for_its_phone
     with psycopg.connect(copy_of.url) as owner:
         assert owner.execute("SELECT count(*) FROM recipient_texts").fetchone() == (1,)
     assert found.credits == await cost_at_the_carrier(deployment, [JONAS])
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("batch_max", [1, 500])
+async def test_of_two_lost_texts_the_later_one_counts_for_their_phone(
+    deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path, batch_max: int
+) -> None:
+    settled(fresh_url)
+    shop = await deployment.shop("Lino Namai")
+    backup_at = deployment.clock.now()
+    dump(fresh_url, tmp_path / "backup")
+    for external_id in ("first", "second"):
+        await deployment.jump(hours=25)
+        await shop.put_session(external_id, consent=TICKED)
+        await deployment.outlast_a_cart()
+    _, later = await deployment.phone_shows(RUTA)
+    restore(tmp_path / "backup", copy_of.url)
+
+    restored = replace(deployment, runtime=replace(deployment.runtime, db=copy_of))
+    await recover_from(restored.runtime, deployment.carrier, backup_at, batch_max)  # type: ignore[arg-type]
+    with psycopg.connect(copy_of.url) as owner:
+        (texted_at,) = owner.execute("SELECT texted_at FROM recipient_texts").fetchall()[0]
+    assert texted_at == datetime.fromisoformat(later["created_at"])
 
 
 @pytest.mark.thorough

@@ -17,7 +17,7 @@ from cartwake.kit.runtime import Runtime
 from cartwake.messages import schedule
 from cartwake.scheduler import Task, run_due, scan_abandoned
 from deployment import Deployment, leave_cart, phone
-from world import RUTA, TICKED, UNTICKED, ShopClient
+from world import AINO, RUTA, TICKED, UNTICKED, ShopClient
 
 SCHEDULED, SENT, ACCEPTED = "schedule schedule scheduled", "carrier send all_gates_passed", "carrier send accepted"
 
@@ -84,6 +84,17 @@ async def test_the_merchant_buys_credits(deployment: Deployment) -> None:
     await deployment.jump(minutes=45)
     assert await deployment.trace(shop) == ["schedule refuse insufficient_credits"]
     await shop.merchant.add_credits(2)
+    await deployment.jump(minutes=5)
+    assert (await deployment.trace(shop))[1:] == [SCHEDULED, SENT, ACCEPTED]
+
+
+async def test_what_is_left_would_pay_for_lithuania_and_not_for_finland(deployment: Deployment) -> None:
+    shop = await deployment.shop()
+    await deployment.leave_credits(shop.merchant, 1)
+    await leave_cart(shop, phone=AINO, locale="en")
+    await deployment.jump(minutes=45)
+    assert await deployment.trace(shop) == ["schedule refuse insufficient_credits"]
+    await shop.merchant.add_credits(1)
     await deployment.jump(minutes=5)
     assert (await deployment.trace(shop))[1:] == [SCHEDULED, SENT, ACCEPTED]
 
