@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from dataclasses import replace
+from dataclasses import astuple, replace
 from datetime import timedelta
 from typing import LiteralString
 
+import psycopg
 import pytest
 
 from cartwake.carriers.open import INBOUND_PATH
 from cartwake.carts.links import link_id_of, link_path
+from cartwake.consent.events import grant
+from cartwake.consent.model import Action, Channel, ConsentChange
+from cartwake.consent.store import change_states
 from cartwake.invariants import broken_invariants
 from cartwake.kit.clock import ManualClock
 from cartwake.kit.db import ENGINE
 from cartwake.kit.ids import Ids
+from cartwake.kit.phones import hash_phone
 from cartwake.kit.runtime import Runtime
 from cartwake.worker import work_off_events
 from deployment import Deployment, leave_cart
@@ -134,6 +140,53 @@ async def test_clocks_that_differ_do_not_turn_a_withdrawal_and_a_new_box_around(
     await shop.call("POST", "/v1/consent-withdrawals", {"phone": RUTA})
     await leave_cart(shop, "cart-2")
     assert await proof(deployment, shop) == ["granted", "suppressed", "unsuppressed", "withdrawn", "granted"]
+
+
+async def test_start_lifts_a_stop_although_the_carrier_has_not_reached_the_phone_since(deployment: Deployment) -> None:
+    shop = await shop_with_a_cart(deployment)
+    await deployment.outlast_a_cart()
+    await write(deployment, "STOP")
+    await work_off_events(deployment.runtime, 500)
+    await deployment.carrier_says(shop, "undelivered", ErrorCode="30005")
+    deployment.clock.advance(seconds=1)
+    await write(deployment, "START")
+    await work_off_events(deployment.runtime, 500)
+    assert (await shop.session())["consent"] == {"granted": True, "suppressed": False}
+
+
+async def test_a_no_that_waited_for_a_claim_comes_after_the_text_in_the_proof(deployment: Deployment) -> None:
+    shop = await shop_with_a_cart(deployment)
+    await deployment.jump(minutes=30)
+    deployment.clock.advance(minutes=15)
+    with psycopg.connect(deployment.database_url) as stranger:
+        stranger.execute("SELECT FROM consent_states FOR SHARE")  # as a claim does
+        says_no = asyncio.create_task(shop.call("POST", "/v1/consent-withdrawals", {"phone": RUTA}))
+        await deployment.waits_for_a_lock_or_ends(says_no)
+        deployment.clock.advance(seconds=20)
+        await deployment.dispatch()
+        stranger.rollback()
+    await says_no
+    await deployment.sound()
+    assert len(await deployment.phone_shows(RUTA)) == 1
+    assert await proof(deployment, shop) == ["granted", "withdrawn"]
+
+
+async def test_a_claim_that_waited_for_a_yes_comes_after_it_in_the_proof(deployment: Deployment) -> None:
+    shop = await shop_with_a_cart(deployment)
+    await deployment.jump(minutes=30)
+    await shop.call("POST", "/v1/consent-withdrawals", {"phone": RUTA})
+    deployment.clock.advance(minutes=15)
+    runtime = deployment.runtime
+    change = ConsentChange(*astuple(shop.scope), hash_phone(runtime.vault, RUTA))
+    async with deployment.another_process() as web, web.db.transaction(ENGINE) as conn:
+        await change_states(conn, runtime.clock.now(), Action.GRANTED, [change], said_at=runtime.clock.now())
+        claiming = asyncio.create_task(deployment.dispatch())
+        await deployment.waits_for_a_lock_or_ends(claiming)
+        deployment.clock.advance(seconds=20)
+        await grant(conn, web.moment(), Channel.CHECKBOX, [change])
+    await claiming
+    await deployment.sound()
+    assert len(await deployment.phone_shows(RUTA)) == 1
 
 
 async def test_a_stop_after_a_claim_by_a_clock_ahead_breaks_no_invariant(deployment: Deployment) -> None:
