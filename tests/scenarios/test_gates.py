@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import psycopg
+
 from deployment import Deployment, leave_cart
 from world import AINO, JONAS, RUTA
 
@@ -188,6 +190,18 @@ async def test_a_shop_without_a_number_texts_nobody(deployment: Deployment) -> N
     await leave_cart(shop)
     await deployment.jump(minutes=45)
     assert await deployment.trace(shop) == [SCHEDULED, "shop drop no_lawful_sender"]
+
+
+async def test_a_number_that_is_held_texts_nobody_and_still_hears_a_stop(deployment: Deployment) -> None:
+    shop = await deployment.shop(sender="+37061000099")
+    await leave_cart(shop)
+    await deployment.jump(minutes=30)
+    with psycopg.connect(deployment.database_url) as owner:
+        owner.execute("UPDATE senders SET state = 'held'")
+    await deployment.jump(minutes=15)
+    assert await deployment.trace(shop) == [SCHEDULED, "shop drop no_lawful_sender"]
+    await deployment.reply(RUTA, "STOP", to="+37061000099")
+    assert (await shop.session())["consent"]["suppressed"] is True
 
 
 async def test_the_operator_stops_one_shop_and_its_texts_wait(deployment: Deployment) -> None:

@@ -50,11 +50,13 @@ async def test_ruta_writes_start_after_her_stop(deployment: Deployment) -> None:
     shop = await deployment.shop(sender="+37061000099")
     await deployment.reply(RUTA, "STOP", to="+37061000099")
     await leave_cart(shop)
+    await shop.put_session("cart-2", phone=AINO)
     await deployment.jump(minutes=45)
     assert await deployment.trace(shop) == ["schedule refuse no_consent"]
     await deployment.reply(RUTA, "START", to="+37061000099")
     await deployment.jump(minutes=5)
     assert (await deployment.trace(shop))[1:] == [SCHEDULED, SENT, ACCEPTED]
+    assert await deployment.trace(shop, "cart-2") == ["schedule refuse no_consent"], "Aino said nothing"
 
 
 async def test_the_merchant_switches_texts_on(deployment: Deployment) -> None:
