@@ -119,6 +119,7 @@ async def test_a_receipt_that_is_told_again_takes_no_start_back(deployment: Depl
     await deployment.carrier_says(shop, "undelivered", ErrorCode="30005")
     await deployment.carrier_says(shop, "undelivered", ErrorCode="30005")
     assert await proof(deployment, shop) == ["granted", "suppressed", "unsuppressed", "suppressed"]
+    assert (await shop.session())["consent"] == {"granted": True, "suppressed": True}, "she took nothing back"
 
 
 async def test_the_proof_is_in_order_although_the_second_machine_s_clock_is_behind(deployment: Deployment) -> None:
