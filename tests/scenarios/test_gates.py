@@ -100,6 +100,19 @@ async def test_a_payment_that_never_settles_stops_counting_after_an_hour(deploym
     assert (await shop.session())["state"] == "abandoned"
 
 
+async def test_a_cart_that_changes_while_it_is_being_paid_is_not_abandoned(deployment: Deployment) -> None:
+    shop = await deployment.shop()
+    await leave_cart(shop)
+    await deployment.jump(minutes=10)
+    await shop.pay(status="pending")
+    await deployment.jump(minutes=1)
+    await shop.put_session(cart_value_minor=6990)
+    for minutes in (31, 15):
+        await deployment.jump(minutes=minutes)
+    assert (await shop.session())["state"] == "payment_pending"
+    assert await deployment.trace(shop) == []
+
+
 async def test_a_payment_that_goes_through_is_an_order_like_any_other(deployment: Deployment) -> None:
     shop = await deployment.shop()
     await leave_cart(shop)

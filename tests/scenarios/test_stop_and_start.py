@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from dataclasses import astuple, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import LiteralString
 
@@ -106,6 +106,26 @@ async def test_the_opt_out_link_pressed_after_a_start_counts_although_that_is_wo
     assert await proof(deployment, shop) == ["granted", "suppressed"]
 
 
+@pytest.mark.parametrize("stop_is_heard", [True, False])
+async def test_a_withdrawal_after_a_start_counts_although_that_is_worked_off_later(
+    deployment: Deployment, stop_is_heard: bool
+) -> None:
+    shop = await shop_with_a_cart(deployment)
+    await write(deployment, "STOP")
+    if stop_is_heard:
+        await work_off_events(deployment.runtime, 500)
+    deployment.clock.advance(seconds=1)
+    await write(deployment, "START")
+    deployment.clock.advance(seconds=1)
+    await shop.call("POST", "/v1/consent-withdrawals", {"phone": RUTA})
+    await work_off_events(deployment.runtime, 500)
+    assert (await shop.session())["consent"] == {"granted": False, "suppressed": True}
+    deployment.clock.advance(seconds=1)
+    await write(deployment, "START")
+    await work_off_events(deployment.runtime, 500)
+    assert (await shop.session())["consent"] == {"granted": True, "suppressed": False}
+
+
 async def test_a_receipt_that_is_told_again_takes_no_start_back(deployment: Deployment) -> None:
     shop = await shop_with_a_cart(deployment)
     await deployment.outlast_a_cart()
@@ -178,7 +198,7 @@ async def test_a_claim_that_waited_for_a_yes_comes_after_it_in_the_proof(deploym
     await shop.call("POST", "/v1/consent-withdrawals", {"phone": RUTA})
     deployment.clock.advance(minutes=15)
     runtime = deployment.runtime
-    change = ConsentChange(*astuple(shop.scope), hash_phone(runtime.vault, RUTA))
+    change = ConsentChange(shop.scope.organization_id, shop.scope.shop_id, hash_phone(runtime.vault, RUTA))
     async with deployment.another_process() as web, web.db.transaction(ENGINE) as conn:
         await change_states(conn, runtime.clock.now(), Action.GRANTED, [change], said_at=runtime.clock.now())
         claiming = asyncio.create_task(deployment.dispatch())

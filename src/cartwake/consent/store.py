@@ -31,19 +31,21 @@ DO UPDATE SET state = 'granted'
 RETURNING s.organization_id, s.shop_id, s.phone_hash, s.state_at
 """
 )
-# Consent was taken back; a later box may give it again.
+# Consent was taken back; a later box may give it again. It is one more no to a phone that said STOP: a START from
+# before it, that no worker has got to yet, lifts nothing.
 WITHDRAW = (
     _CHANGED
     + """
 INSERT INTO consent_states AS s (organization_id, shop_id, phone_hash, state, state_at)
 SELECT organization_id, shop_id, phone_hash, 'withdrawn', %(before)s FROM changed
 ON CONFLICT (organization_id, shop_id, phone_hash)
-DO UPDATE SET state = 'withdrawn'
+DO UPDATE SET state = 'withdrawn',
+  suppressed_at = CASE WHEN s.suppressed_at IS NOT NULL THEN GREATEST(s.suppressed_at, %(said_at)s) END
 RETURNING s.organization_id, s.shop_id, s.phone_hash, s.state_at
 """
 )
-# STOP and its like, from the moment that it was said. An unreachable number says nothing about consent, so its
-# state is left alone.
+# STOP and its like, from the moment that it was said, or from that of a withdrawal which was told after it and worked
+# off before it. An unreachable number says nothing about consent, so its state is left alone.
 SUPPRESS = (
     _CHANGED
     + """
@@ -52,7 +54,8 @@ INSERT INTO consent_states AS s
 SELECT organization_id, shop_id, phone_hash, 'withdrawn', %(before)s, %(said_at)s, %(reason)s FROM changed
 ON CONFLICT (organization_id, shop_id, phone_hash) DO UPDATE SET
   state = CASE WHEN EXCLUDED.suppression_reason = 'unreachable' THEN s.state ELSE 'withdrawn' END,
-  suppressed_at = GREATEST(s.suppressed_at, EXCLUDED.suppressed_at),
+  suppressed_at = GREATEST(s.suppressed_at, EXCLUDED.suppressed_at,
+    CASE WHEN s.state = 'withdrawn' AND s.suppressed_at IS NULL THEN s.state_at END),
   suppression_reason = CASE WHEN s.suppression_reason IN ('stop', 'not_my_number')
     THEN s.suppression_reason ELSE EXCLUDED.suppression_reason END
 RETURNING s.organization_id, s.shop_id, s.phone_hash, s.state_at
