@@ -122,6 +122,18 @@ async def test_a_payment_that_goes_through_is_an_order_like_any_other(deployment
     await shop.complete()
     await deployment.jump(hours=2)
     assert await deployment.trace(shop) == [SCHEDULED, "cart hold payment_pending", "cart drop completed"]
+    assert (await shop.session())["state"] == "completed"
+
+
+async def test_what_is_bought_or_being_paid_does_not_expire(deployment: Deployment) -> None:
+    shop = await deployment.shop(payment_timeout_s=7 * 86_400)
+    for external_id, number in (("bought", RUTA), ("being paid", AINO), ("left", JONAS)):
+        await shop.put_session(external_id, phone=number)
+    await shop.complete("bought")
+    await shop.pay("being paid")
+    await deployment.jump(hours=97)
+    states = {cart: (await shop.session(cart))["state"] for cart in ("bought", "being paid", "left")}
+    assert states == {"bought": "completed", "being paid": "payment_pending", "left": "expired"}
 
 
 async def test_a_payment_for_an_old_cart_makes_it_young_again(deployment: Deployment) -> None:
