@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
+import psycopg
 import pytest
 
 from cartwake.scheduler import refill_plans
@@ -175,6 +176,17 @@ async def test_two_schedulers_refill_once(deployment: Deployment) -> None:
             *(refill_plans(each, deployment.carrier) for each in (deployment.runtime, second, deployment.runtime))
         )
     assert [(await each.credits())["available_credits"] for each in merchants] == [100] * 5
+
+
+async def test_the_month_s_credits_come_to_every_organization_of_a_large_deployment(deployment: Deployment) -> None:
+    with psycopg.connect(deployment.database_url) as owner:
+        owner.execute(
+            "INSERT INTO organizations SELECT gen_random_uuid(), 'Merchant', 'PRO', %s FROM generate_series(1, 501)",
+            [deployment.clock.now()],
+        )
+    await refill_plans(deployment.runtime, deployment.carrier)
+    accounts = "SELECT available_credits, count(*) AS organizations FROM org_sms_credit_balances GROUP BY 1"
+    assert await deployment.rows(accounts) == [{"available_credits": 100, "organizations": 501}]
 
 
 async def test_changing_the_plan_mid_month_brings_no_second_refill(deployment: Deployment) -> None:

@@ -266,6 +266,17 @@ async def test_two_schedulers_at_once_schedule_each_cart_once(deployment: Deploy
     assert counts == {"messages": 80, "emails": 80, "decisions": 80}
 
 
+async def test_a_scan_goes_on_while_it_finds_carts(deployment: Deployment) -> None:
+    shop = await deployment.shop()
+    carts = [f"cart-{number}" for number in range(3)]
+    for number, external_id in enumerate(carts):
+        await leave_cart(shop, external_id, phone=phone(number))
+    deployment.clock.advance(minutes=30)
+    async with deployment.another_process(abandonment_batch=1) as scheduler:
+        await scan_abandoned(scheduler, deployment.carrier)
+    assert [await deployment.trace(shop, external_id) for external_id in carts] == [[SCHEDULED]] * 3
+
+
 async def test_two_schedulers_at_once_run_each_task_once(deployment: Deployment) -> None:
     runs = []
 
