@@ -195,6 +195,15 @@ async def test_a_name_as_sender_reaches_germany_and_not_america(deployment: Depl
     assert "/o/" in text["body"], "a name cannot be answered, so the text has a link to opt out"
 
 
+async def test_a_number_that_can_be_answered_goes_before_a_name(deployment: Deployment) -> None:
+    shop = await deployment.shop(sender="LinoNamai")
+    await deployment.add_sender(shop, "+37061000099")
+    await leave_cart(shop, phone=AINO, locale="en")
+    await deployment.outlast_a_cart()
+    (text,) = await deployment.phone_shows(AINO)
+    assert text["from"] == "+37061000099"
+
+
 async def test_a_french_mobile_number_texts_germany_and_not_france(deployment: Deployment) -> None:
     shop = await deployment.shop(sender="+33611111111")
     await leave_cart(shop, "berlin", phone=JONAS)

@@ -16,7 +16,7 @@ def is_public(address: str) -> bool:
     one of these inside an IPv6 address.
     """
     try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
+        ip = ipaddress.ip_address(address)
     except ValueError:
         return False
     if isinstance(ip, ipaddress.IPv6Address):
