@@ -168,6 +168,27 @@ async def test_a_text_whose_cart_the_backup_never_saw_still_counts_for_its_phone
 
 
 @pytest.mark.thorough
+async def test_a_lost_text_that_may_have_been_for_either_of_two_carts_counts_for_both(
+    deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
+) -> None:
+    settled(fresh_url)
+    shop = await deployment.shop("Lino Namai")
+    for external_id in ("cart-1", "cart-2"):
+        await shop.put_session(external_id, consent=TICKED)
+    backup_at = deployment.clock.now()
+    dump(fresh_url, tmp_path / "backup")
+    await deployment.outlast_a_cart()
+    assert len(await deployment.phone_shows(RUTA)) == 1
+    restore(tmp_path / "backup", copy_of.url)
+
+    restored = replace(deployment, runtime=replace(deployment.runtime, db=copy_of))
+    await recover_from(restored.runtime, deployment.carrier, backup_at)  # type: ignore[arg-type]
+    await restored.jump(hours=25)
+    await restored.jump(hours=1)
+    assert len(await deployment.phone_shows(RUTA)) == 1
+
+
+@pytest.mark.thorough
 @pytest.mark.parametrize("batch_max", [1, 500])
 async def test_of_two_lost_texts_the_later_one_counts_for_their_phone(
     deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path, batch_max: int
