@@ -101,9 +101,10 @@ async def test_an_order_long_after_the_tap_is_not_ours(deployment: Deployment) -
     await leave_cart(shop)
     await deployment.outlast_a_cart()
     (text,) = await deployment.phone_shows(RUTA)
-    await deployment.tap(link_in(text))
+    tapped = await deployment.tap(link_in(text))
+    token = parse_qs(urlsplit(tapped.headers["location"]).query)["cartwake_token"][0]
     deployment.clock.advance(hours=1)
-    assert (await shop.complete())["attribution"] is None
+    assert (await shop.complete(recovery_token=token))["attribution"] is None, "the token has expired too"
 
 
 async def test_a_tap_after_the_order_did_not_bring_it(deployment: Deployment) -> None:
