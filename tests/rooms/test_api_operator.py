@@ -180,6 +180,9 @@ async def test_senders(world: World) -> None:
     theirs = f"/v1/organizations/{other.merchant.organization_id}/shops/{other.shop_id}/senders"
     taken = await world.operator.api("POST", theirs, {"address": "+37061000001"})
     assert taken.status_code == 409 and taken.json()["type"] == "/problems/sender-in-use"
+    assert (await world.operator.api("POST", theirs, {"address": "+370 (610) 00-001"})).status_code == 409, "the same"
+    spaced = await world.operator.call("POST", theirs, {"address": "+370 610 00003 "})
+    assert spaced["address"] == "+37061000003", "as the carrier tells to whom a STOP was sent"
     for wrong in ("+12", "+", "???", "a name too long"):
         answer = await world.operator.api("POST", path, {"address": wrong})
         assert answer.status_code == 400 and answer.json()["type"] == "/problems/invalid-sender"

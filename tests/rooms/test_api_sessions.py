@@ -92,6 +92,23 @@ async def test_a_payment_under_way_and_one_that_failed(world: World, clock: Manu
     assert await shop.pay(status="failed") == failed
 
 
+async def test_a_second_payment_counts_as_long_as_the_first(world: World, clock: ManualClock) -> None:
+    shop = await world.shop()
+    await shop.put_session()
+    began_at = clock.now()
+    await shop.pay(status="pending")
+    clock.advance(minutes=50)
+    second = await shop.pay(status="pending")
+    assert second["payment_until"] == "2026-11-24T10:05:00Z"
+    assert await shop.pay(status="pending", occurred_at=began_at) == second, "the first again"
+    first_failed = await shop.pay(status="failed", occurred_at=began_at + timedelta(minutes=49))
+    assert first_failed == second, "late news of the first ends nothing"
+    clock.advance(minutes=2)
+    await shop.put_session()
+    failed = await shop.pay(status="failed", occurred_at=clock.now() - timedelta(minutes=1))
+    assert (failed["state"], failed["last_activity_at"]) == ("open", "2026-11-24T09:07:00Z")
+
+
 async def test_an_order_closes_the_cart_and_the_first_one_stands(world: World, clock: ManualClock) -> None:
     shop = await world.shop()
     await shop.put_session()

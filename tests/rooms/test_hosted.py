@@ -5,19 +5,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 
+from cartwake.carriers.protocol import Carrier
 from cartwake.carts.links import Purpose, link_id_of, link_path, read_recovery_token
 from cartwake.kit.clock import ManualClock
+from cartwake.kit.config import DEVELOPMENT_SECRET
+from cartwake.kit.crypto import Vault
 from cartwake.kit.db import ENGINE, rows
 from cartwake.messages.schedule import scan
 from cartwake.messages.templates import LOCALES, opt_out_page
+from cartwake.web.app import create_app
 from cartwake.worker import dispatch_once
-from world import RUTA, TICKED, ShopClient, World
+from world import AINO, RUTA, TICKED, ShopClient, World
 
 PHONE_BROWSER = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 Version/18.1 Safari/604.1"
 APPLE_MESSAGES = (
@@ -225,6 +229,23 @@ async def test_an_opt_out_never_expires(world: World, clock: ManualClock) -> Non
     assert (await text.open(text.opt_out)).status_code == 200
     assert (await text.press("stop")).status_code == 200
     assert await text.consent_events() == ["granted", "suppressed"]
+
+
+async def test_opt_outs_and_their_links_outlive_a_new_secret_key(
+    world: World, clock: ManualClock, carrier: Carrier
+) -> None:
+    before, after = await text_to_ruta(world, clock), await text_to_ruta(world, clock, phone=AINO)
+    await before.press("stop")
+    rotated = replace(
+        world.runtime, vault=Vault([b"a new secret key, put before the old", DEVELOPMENT_SECRET.encode()])
+    )
+    app = create_app(rotated, carrier)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+        assert (await http.post(after.opt_out, data={"action": "stop"})).status_code == 200
+        shops = [replace(text.shop, http=http) for text in (before, after)]
+        for shop, number in zip(shops, (RUTA, AINO), strict=True):
+            view = await shop.put_session("cart-2", phone=number, consent=TICKED)
+            assert view["consent"]["suppressed"] is True
 
 
 async def test_it_is_the_phone_that_got_the_text_that_is_left_alone(world: World, clock: ManualClock) -> None:

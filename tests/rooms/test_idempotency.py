@@ -71,6 +71,14 @@ async def test_another_request_with_the_key_is_refused(world: World) -> None:
     assert await organizations(world) == 1
 
 
+async def test_the_same_words_about_another_organization_are_another_request(world: World) -> None:
+    paid, other = await world.merchant(credits=0), await world.merchant(credits=0)
+    body = {"credits": 5, "note": "x"}
+    for merchant, status in ((paid, 201), (other, 409)):
+        path = f"/v1/organizations/{merchant.organization_id}/credit-adjustments"
+        assert (await world.operator.api("POST", path, body, headers=key())).status_code == status
+
+
 async def test_without_a_key_everything_is_done_as_often_as_it_is_asked(world: World) -> None:
     for _ in range(2):
         await world.operator.call("POST", "/v1/organizations", ORGANIZATION)

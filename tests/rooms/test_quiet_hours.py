@@ -29,7 +29,7 @@ from cartwake.quiet_hours.windows import (
 from cartwake.quiet_hours.zones import candidate_zones, zone
 
 MINUTE = timedelta(minutes=1)
-TEN_TO_SEVEN, EIGHT_TO_TEN = SendWindow(), SendWindow(time(8), time(22))
+TEN_TO_SEVEN, EIGHT_TO_TEN, MORNING = SendWindow(), SendWindow(time(8), time(22)), SendWindow(time(10), time(12))
 
 # One mobile number of each country that has a row.
 PHONES = {
@@ -106,6 +106,8 @@ def opening_for(now: datetime, country: str, phone: str = "", ship: str = "", wi
         ("US", {"phone": UNKNOWN_AREA}, "America/New_York", "2026-01-07 06:00", "2026-01-07 15:00", "19:00"),
         # An afternoon in California is the next day already in UTC.
         ("US", {"phone": LOS_ANGELES}, "America/Los_Angeles", "2026-07-08 17:30", "2026-07-08 17:30", "19:00"),
+        # A morning in Tonga is over before its day begins in UTC.
+        ("TO", {"window": MORNING}, "Pacific/Tongatapu", "2026-07-08 06:00", "2026-07-08 10:00", "12:00"),
         # Canary, Azores and Chatham.
         ("ES", {}, "Europe/Madrid", "2026-07-08 06:00", "2026-07-08 11:00", "19:00"),
         ("PT", {}, "Europe/Lisbon", "2026-07-08 06:00", "2026-07-08 11:00", "19:00"),

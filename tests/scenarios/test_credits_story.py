@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
+import psycopg
 import pytest
 
 from cartwake.scheduler import refill_plans
@@ -89,6 +90,19 @@ async def test_a_text_too_dear_does_not_stop_a_cheaper_one_behind_it(deployment:
     assert (await merchant.credits())["available_credits"] == 1
 
 
+async def test_the_last_credits_go_to_the_text_that_was_due_first(deployment: Deployment) -> None:
+    merchant = await deployment.merchant()
+    linen, wool = await merchant.shop("Linas"), await merchant.shop("Vilna")
+    await leave_cart(wool, phone=RUTA, locale="en")
+    deployment.clock.advance(seconds=1)
+    await leave_cart(linen, phone=AINO, locale="en")
+    await deployment.jump(minutes=30)
+    await deployment.leave_credits(merchant, 2)
+    await deployment.jump(minutes=15)
+    assert await deployment.trace(linen) == [SCHEDULED, "credits drop insufficient_credits"]
+    assert await deployment.trace(wool) == [SCHEDULED, SENT, ACCEPTED]
+
+
 async def test_sibling_shops_draw_on_one_account(deployment: Deployment) -> None:
     merchant = await deployment.merchant(credits=0)
     linen, wool = await merchant.shop("Linas"), await merchant.shop("Vilna")
@@ -162,6 +176,17 @@ async def test_two_schedulers_refill_once(deployment: Deployment) -> None:
             *(refill_plans(each, deployment.carrier) for each in (deployment.runtime, second, deployment.runtime))
         )
     assert [(await each.credits())["available_credits"] for each in merchants] == [100] * 5
+
+
+async def test_the_month_s_credits_come_to_every_organization_of_a_large_deployment(deployment: Deployment) -> None:
+    with psycopg.connect(deployment.database_url) as owner:
+        owner.execute(
+            "INSERT INTO organizations SELECT gen_random_uuid(), 'Merchant', 'PRO', %s FROM generate_series(1, 501)",
+            [deployment.clock.now()],
+        )
+    await refill_plans(deployment.runtime, deployment.carrier)
+    accounts = "SELECT available_credits, count(*) AS organizations FROM org_sms_credit_balances GROUP BY 1"
+    assert await deployment.rows(accounts) == [{"available_credits": 100, "organizations": 501}]
 
 
 async def test_changing_the_plan_mid_month_brings_no_second_refill(deployment: Deployment) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import psycopg
 import pytest
 
-from cartwake.carriers.protocol import ErrorClass, Rejected, SendResult, Throttled, Unknown
+from cartwake.carriers.protocol import Accepted, ErrorClass, Rejected, SendResult, Throttled, Unknown
 from cartwake.kit.db import ENGINE
 from cartwake.messages import schedule
 from cartwake.messages.dispatch import Attempt
@@ -52,6 +52,24 @@ async def test_a_scan_waits_for_an_answer_or_it_for_the_scan(deployment: Deploym
         await deployment.waits_for_a_lock_or_ends(recording, 2)
         await third.rollback()
     await asyncio.gather(scanning, recording)
+
+
+async def test_answers_lock_every_balance_before_they_settle_any(deployment: Deployment) -> None:
+    """A text that was taken settles first, and its merchant's balance comes second."""
+    first, second = [await deployment.shop(name) for name in ("First", "Second")]
+    for number, shop in enumerate((first, second)):
+        await leave_cart(shop, phone=phone(number))
+    await deployment.jump(minutes=30)
+    deployment.clock.advance(minutes=15)
+    attempts = (await dispatch_once(deployment.runtime)).attempts
+    refused, taken = sorted(attempts, key=lambda attempt: attempt.message.organization_id)
+    async with await psycopg.AsyncConnection.connect(deployment.database_url) as third:
+        await third.execute(LOCK_BALANCE, [first.merchant.organization_id])
+        recording = asyncio.create_task(record(deployment, [(refused, OPTED_OUT), (taken, Accepted("SM" + "1" * 32))]))
+        await deployment.waits_for_a_lock_or_ends(recording)
+        await third.execute(LOCK_BALANCE, [second.merchant.organization_id])
+        await third.rollback()
+    await recording
 
 
 async def test_credits_added_by_hand_wait_for_carts_before_they_lock_the_balance(

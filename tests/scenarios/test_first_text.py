@@ -101,9 +101,26 @@ async def test_an_order_long_after_the_tap_is_not_ours(deployment: Deployment) -
     await leave_cart(shop)
     await deployment.outlast_a_cart()
     (text,) = await deployment.phone_shows(RUTA)
-    await deployment.tap(link_in(text))
+    tapped = await deployment.tap(link_in(text))
+    token = parse_qs(urlsplit(tapped.headers["location"]).query)["cartwake_token"][0]
     deployment.clock.advance(hours=1)
-    assert (await shop.complete())["attribution"] is None
+    assert (await shop.complete(recovery_token=token))["attribution"] is None, "the token has expired too"
+
+
+async def test_a_tap_after_the_order_did_not_bring_it(deployment: Deployment) -> None:
+    """The storefront tells about both orders an hour later. Aino had tapped before hers too."""
+    shop = await deployment.shop()
+    await leave_cart(shop)
+    await leave_cart(shop, "cart-2", phone=AINO)
+    await deployment.outlast_a_cart()
+    (to_ruta,), (to_aino,) = await deployment.phone_shows(RUTA), await deployment.phone_shows(AINO)
+    await deployment.tap(link_in(to_aino))
+    ordered_at = deployment.clock.now()
+    deployment.clock.advance(hours=1)
+    for text in (to_ruta, to_aino):
+        await deployment.tap(link_in(text))
+    assert (await shop.complete(completed_at=ordered_at))["attribution"] is None
+    assert (await shop.complete("cart-2", completed_at=ordered_at))["attribution"] == "click"
 
 
 async def test_an_order_without_a_tap_is_not_ours(deployment: Deployment) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import psycopg
+
 from deployment import Deployment, leave_cart
 from world import AINO, JONAS, RUTA
 
@@ -98,6 +100,19 @@ async def test_a_payment_that_never_settles_stops_counting_after_an_hour(deploym
     assert (await shop.session())["state"] == "abandoned"
 
 
+async def test_a_cart_that_changes_while_it_is_being_paid_is_not_abandoned(deployment: Deployment) -> None:
+    shop = await deployment.shop()
+    await leave_cart(shop)
+    await deployment.jump(minutes=10)
+    await shop.pay(status="pending")
+    await deployment.jump(minutes=1)
+    await shop.put_session(cart_value_minor=6990)
+    for minutes in (31, 15):
+        await deployment.jump(minutes=minutes)
+    assert (await shop.session())["state"] == "payment_pending"
+    assert await deployment.trace(shop) == []
+
+
 async def test_a_payment_that_goes_through_is_an_order_like_any_other(deployment: Deployment) -> None:
     shop = await deployment.shop()
     await leave_cart(shop)
@@ -107,6 +122,18 @@ async def test_a_payment_that_goes_through_is_an_order_like_any_other(deployment
     await shop.complete()
     await deployment.jump(hours=2)
     assert await deployment.trace(shop) == [SCHEDULED, "cart hold payment_pending", "cart drop completed"]
+    assert (await shop.session())["state"] == "completed"
+
+
+async def test_what_is_bought_or_being_paid_does_not_expire(deployment: Deployment) -> None:
+    shop = await deployment.shop(payment_timeout_s=7 * 86_400)
+    for external_id, number in (("bought", RUTA), ("being paid", AINO), ("left", JONAS)):
+        await shop.put_session(external_id, phone=number)
+    await shop.complete("bought")
+    await shop.pay("being paid")
+    await deployment.jump(hours=97)
+    states = {cart: (await shop.session(cart))["state"] for cart in ("bought", "being paid", "left")}
+    assert states == {"bought": "completed", "being paid": "payment_pending", "left": "expired"}
 
 
 async def test_a_payment_for_an_old_cart_makes_it_young_again(deployment: Deployment) -> None:
@@ -168,6 +195,15 @@ async def test_a_name_as_sender_reaches_germany_and_not_america(deployment: Depl
     assert "/o/" in text["body"], "a name cannot be answered, so the text has a link to opt out"
 
 
+async def test_a_number_that_can_be_answered_goes_before_a_name(deployment: Deployment) -> None:
+    shop = await deployment.shop(sender="LinoNamai")
+    await deployment.add_sender(shop, "+37061000099")
+    await leave_cart(shop, phone=AINO, locale="en")
+    await deployment.outlast_a_cart()
+    (text,) = await deployment.phone_shows(AINO)
+    assert text["from"] == "+37061000099"
+
+
 async def test_a_french_mobile_number_texts_germany_and_not_france(deployment: Deployment) -> None:
     shop = await deployment.shop(sender="+33611111111")
     await leave_cart(shop, "berlin", phone=JONAS)
@@ -188,6 +224,18 @@ async def test_a_shop_without_a_number_texts_nobody(deployment: Deployment) -> N
     await leave_cart(shop)
     await deployment.jump(minutes=45)
     assert await deployment.trace(shop) == [SCHEDULED, "shop drop no_lawful_sender"]
+
+
+async def test_a_number_that_is_held_texts_nobody_and_still_hears_a_stop(deployment: Deployment) -> None:
+    shop = await deployment.shop(sender="+37061000099")
+    await leave_cart(shop)
+    await deployment.jump(minutes=30)
+    with psycopg.connect(deployment.database_url) as owner:
+        owner.execute("UPDATE senders SET state = 'held'")
+    await deployment.jump(minutes=15)
+    assert await deployment.trace(shop) == [SCHEDULED, "shop drop no_lawful_sender"]
+    await deployment.reply(RUTA, "STOP", to="+37061000099")
+    assert (await shop.session())["consent"]["suppressed"] is True
 
 
 async def test_the_operator_stops_one_shop_and_its_texts_wait(deployment: Deployment) -> None:

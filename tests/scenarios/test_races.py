@@ -143,6 +143,22 @@ async def test_one_shop_with_many_texts_does_not_delay_those_with_one(
     await deployment.settle()
 
 
+async def test_shops_take_turns(deployment: Deployment) -> None:
+    first, second = await shops_of(await deployment.merchant(), 2)
+    await due_carts(
+        deployment, [(shop, phone(2 * turn + at)) for at, shop in enumerate((first, second)) for turn in (0, 1)]
+    )
+    served = []
+    async with deployment.another_process(dispatch_batch=1) as worker:
+        for _ in range(4):
+            deployment.clock.advance(seconds=1)
+            (attempt,) = (await dispatch_once(worker)).attempts
+            served.append(attempt.message.shop_id)
+            await deployment.send([attempt])
+    await deployment.settle()
+    assert served == [first.shop_id, second.shop_id] * 2
+
+
 # --- shoppers ----------------------------------------------------------------------------------------
 
 Change = Callable[[ShopClient, str, str], Awaitable[Json]]

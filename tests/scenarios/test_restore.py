@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -19,10 +19,11 @@ from cartwake.credits.balance import adjust
 from cartwake.credits.pricing import price
 from cartwake.kit.clock import VirtualClock
 from cartwake.kit.crypto import Vault
-from cartwake.kit.db import OPERATOR, Database
+from cartwake.kit.db import ENGINE, OPERATOR, Database
 from cartwake.kit.embedded import embedded_postgres
-from cartwake.kit.phones import country_of
+from cartwake.kit.phones import country_of, hash_phone
 from cartwake.kit.schema import migrate, pause_if_moved, settle_here
+from cartwake.messages.inbox import INBOUND, store_events
 from cartwake.messages.recovery import Recovered
 from cartwake.messages.segments import measure
 from cartwake.tenants.switches import deployment_paused_since, resume_deployment
@@ -33,6 +34,8 @@ from deployment import Deployment, phone
 from tools import run_tool
 from typed import Cartwake
 from world import AINO, JONAS, RUTA, TICKED
+
+OUR_NUMBER = "+37061000099"
 
 
 @pytest.fixture
@@ -113,6 +116,39 @@ async def test_after_a_restore_nobody_is_texted_twice_and_no_stop_is_lost(
         assert suppressed.fetchall() == [("stop",)], "the STOP that came after the backup counts again"
 
 
+async def test_of_a_stop_and_a_start_after_the_backup_the_last_one_counts(
+    deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
+) -> None:
+    """However many texts the carrier lists, newest first and in batches, and whatever was heard before it was asked."""
+    settled(fresh_url)
+    shop = await deployment.shop("Lino Namai", sender=OUR_NUMBER)
+    for number in (RUTA, AINO, JONAS):
+        await shop.put_session(f"cart of {number}", consent=TICKED, phone=number)
+    backup_at = deployment.clock.now()
+    dump(fresh_url, tmp_path / "backup")
+    for words in ({RUTA: "START", AINO: "STOP", JONAS: "START"}, {RUTA: "STOP", AINO: "START"}):
+        for number, word in words.items():
+            deployment.clock.advance(seconds=1)
+            await deployment.reply(number, word, OUR_NUMBER)
+    restore(tmp_path / "backup", copy_of.url)
+
+    restored = replace(deployment, runtime=replace(deployment.runtime, db=copy_of))
+    deployment.clock.advance(minutes=1)
+    async with copy_of.transaction(ENGINE) as conn:
+        stop = {"sid": "SM" + "9" * 32, "sender": JONAS, "to": OUR_NUMBER, "body": "STOP"}
+        await store_events(conn, restored.runtime.moment(), [(INBOUND, stop)])
+    await restored.settle()
+    deployment.clock.advance(minutes=1)
+    found = await recover_from(restored.runtime, deployment.carrier, backup_at, batch_max=1)  # type: ignore[arg-type]
+    assert found == Recovered(replies=5)
+    await restored.settle()
+    with psycopg.connect(copy_of.url) as owner:
+        states = owner.execute("SELECT phone_hash, suppression_reason FROM consent_states").fetchall()
+    last_words = {RUTA: "stop", AINO: None, JONAS: "stop"}
+    assert set(states) == {(hash_phone(restored.runtime.vault, number), word) for number, word in last_words.items()}
+    await restored.sound()
+
+
 @pytest.mark.thorough
 async def test_a_text_whose_cart_the_backup_never_saw_still_counts_for_its_phone(
     deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
@@ -132,6 +168,50 @@ async def test_a_text_whose_cart_the_backup_never_saw_still_counts_for_its_phone
     with psycopg.connect(copy_of.url) as owner:
         assert owner.execute("SELECT count(*) FROM recipient_texts").fetchone() == (1,)
     assert found.credits == await cost_at_the_carrier(deployment, [JONAS])
+
+
+@pytest.mark.thorough
+async def test_a_lost_text_that_may_have_been_for_either_of_two_carts_counts_for_both(
+    deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
+) -> None:
+    settled(fresh_url)
+    shop = await deployment.shop("Lino Namai")
+    for external_id in ("cart-1", "cart-2"):
+        await shop.put_session(external_id, consent=TICKED)
+    backup_at = deployment.clock.now()
+    dump(fresh_url, tmp_path / "backup")
+    await deployment.outlast_a_cart()
+    assert len(await deployment.phone_shows(RUTA)) == 1
+    restore(tmp_path / "backup", copy_of.url)
+
+    restored = replace(deployment, runtime=replace(deployment.runtime, db=copy_of))
+    await recover_from(restored.runtime, deployment.carrier, backup_at)  # type: ignore[arg-type]
+    await restored.jump(hours=25)
+    await restored.jump(hours=1)
+    assert len(await deployment.phone_shows(RUTA)) == 1
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("batch_max", [1, 500])
+async def test_of_two_lost_texts_the_later_one_counts_for_their_phone(
+    deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path, batch_max: int
+) -> None:
+    settled(fresh_url)
+    shop = await deployment.shop("Lino Namai")
+    backup_at = deployment.clock.now()
+    dump(fresh_url, tmp_path / "backup")
+    for external_id in ("first", "second"):
+        await deployment.jump(hours=25)
+        await shop.put_session(external_id, consent=TICKED)
+        await deployment.outlast_a_cart()
+    _, later = await deployment.phone_shows(RUTA)
+    restore(tmp_path / "backup", copy_of.url)
+
+    restored = replace(deployment, runtime=replace(deployment.runtime, db=copy_of))
+    await recover_from(restored.runtime, deployment.carrier, backup_at, batch_max)  # type: ignore[arg-type]
+    with psycopg.connect(copy_of.url) as owner:
+        (texted_at,) = owner.execute("SELECT texted_at FROM recipient_texts").fetchall()[0]
+    assert texted_at == datetime.fromisoformat(later["created_at"])
 
 
 @pytest.mark.thorough

@@ -17,7 +17,7 @@ from cartwake.kit.runtime import Runtime
 from cartwake.messages import schedule
 from cartwake.scheduler import Task, run_due, scan_abandoned
 from deployment import Deployment, leave_cart, phone
-from world import RUTA, TICKED, UNTICKED, ShopClient
+from world import AINO, RUTA, TICKED, UNTICKED, ShopClient
 
 SCHEDULED, SENT, ACCEPTED = "schedule schedule scheduled", "carrier send all_gates_passed", "carrier send accepted"
 
@@ -50,11 +50,13 @@ async def test_ruta_writes_start_after_her_stop(deployment: Deployment) -> None:
     shop = await deployment.shop(sender="+37061000099")
     await deployment.reply(RUTA, "STOP", to="+37061000099")
     await leave_cart(shop)
+    await shop.put_session("cart-2", phone=AINO)
     await deployment.jump(minutes=45)
     assert await deployment.trace(shop) == ["schedule refuse no_consent"]
     await deployment.reply(RUTA, "START", to="+37061000099")
     await deployment.jump(minutes=5)
     assert (await deployment.trace(shop))[1:] == [SCHEDULED, SENT, ACCEPTED]
+    assert await deployment.trace(shop, "cart-2") == ["schedule refuse no_consent"], "Aino said nothing"
 
 
 async def test_the_merchant_switches_texts_on(deployment: Deployment) -> None:
@@ -84,6 +86,17 @@ async def test_the_merchant_buys_credits(deployment: Deployment) -> None:
     await deployment.jump(minutes=45)
     assert await deployment.trace(shop) == ["schedule refuse insufficient_credits"]
     await shop.merchant.add_credits(2)
+    await deployment.jump(minutes=5)
+    assert (await deployment.trace(shop))[1:] == [SCHEDULED, SENT, ACCEPTED]
+
+
+async def test_what_is_left_would_pay_for_lithuania_and_not_for_finland(deployment: Deployment) -> None:
+    shop = await deployment.shop()
+    await deployment.leave_credits(shop.merchant, 1)
+    await leave_cart(shop, phone=AINO, locale="en")
+    await deployment.jump(minutes=45)
+    assert await deployment.trace(shop) == ["schedule refuse insufficient_credits"]
+    await shop.merchant.add_credits(1)
     await deployment.jump(minutes=5)
     assert (await deployment.trace(shop))[1:] == [SCHEDULED, SENT, ACCEPTED]
 
@@ -251,6 +264,17 @@ async def test_two_schedulers_at_once_schedule_each_cart_once(deployment: Deploy
         " (SELECT count(*) FROM sms_decisions WHERE outcome = 'schedule') AS decisions"
     )
     assert counts == {"messages": 80, "emails": 80, "decisions": 80}
+
+
+async def test_a_scan_goes_on_while_it_finds_carts(deployment: Deployment) -> None:
+    shop = await deployment.shop()
+    carts = [f"cart-{number}" for number in range(3)]
+    for number, external_id in enumerate(carts):
+        await leave_cart(shop, external_id, phone=phone(number))
+    deployment.clock.advance(minutes=30)
+    async with deployment.another_process(abandonment_batch=1) as scheduler:
+        await scan_abandoned(scheduler, deployment.carrier)
+    assert [await deployment.trace(shop, external_id) for external_id in carts] == [[SCHEDULED]] * 3
 
 
 async def test_two_schedulers_at_once_run_each_task_once(deployment: Deployment) -> None:

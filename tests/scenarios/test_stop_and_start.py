@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from dataclasses import replace
 from datetime import timedelta
 from typing import LiteralString
 
+import psycopg
 import pytest
 
 from cartwake.carriers.open import INBOUND_PATH
+from cartwake.carts.links import link_id_of, link_path
+from cartwake.consent.events import grant
+from cartwake.consent.model import Action, Channel, ConsentChange
+from cartwake.consent.store import change_states
 from cartwake.invariants import broken_invariants
 from cartwake.kit.clock import ManualClock
 from cartwake.kit.db import ENGINE
 from cartwake.kit.ids import Ids
+from cartwake.kit.phones import hash_phone
 from cartwake.kit.runtime import Runtime
 from cartwake.worker import work_off_events
 from deployment import Deployment, leave_cart
@@ -79,6 +86,62 @@ async def test_of_a_stop_and_a_start_in_one_batch_the_last_one_counts(
     assert len(await deployment.phone_shows(RUTA)) == is_texted
 
 
+async def test_the_opt_out_link_pressed_after_a_start_counts_although_that_is_worked_off_later(
+    deployment: Deployment,
+) -> None:
+    shop = await shop_with_a_cart(deployment)
+    await deployment.outlast_a_cart()
+    (message,) = await deployment.messages(shop)
+    vault = deployment.runtime.vault
+    link = deployment.runtime.settings.public_url + link_path(
+        vault, link_id_of(vault, message["message_id"]), "opt-out"
+    )
+    assert (await deployment.http.post(link, data={"action": "stop"})).status_code == 200
+    deployment.clock.advance(seconds=1)
+    await write(deployment, "START")
+    deployment.clock.advance(seconds=1)
+    assert (await deployment.http.post(link, data={"action": "stop"})).status_code == 200
+    await work_off_events(deployment.runtime, 500)
+    assert (await shop.session())["consent"]["suppressed"] is True
+    assert await proof(deployment, shop) == ["granted", "suppressed"]
+
+
+@pytest.mark.parametrize("stop_is_heard", [True, False])
+async def test_a_withdrawal_after_a_start_counts_although_that_is_worked_off_later(
+    deployment: Deployment, stop_is_heard: bool
+) -> None:
+    shop = await shop_with_a_cart(deployment)
+    await write(deployment, "STOP")
+    if stop_is_heard:
+        await work_off_events(deployment.runtime, 500)
+    deployment.clock.advance(seconds=1)
+    await write(deployment, "START")
+    deployment.clock.advance(seconds=1)
+    await shop.call("POST", "/v1/consent-withdrawals", {"phone": RUTA})
+    await work_off_events(deployment.runtime, 500)
+    assert (await shop.session())["consent"] == {"granted": False, "suppressed": True}
+    deployment.clock.advance(seconds=1)
+    await write(deployment, "START")
+    await work_off_events(deployment.runtime, 500)
+    assert (await shop.session())["consent"] == {"granted": True, "suppressed": False}
+
+
+async def test_a_receipt_that_is_told_again_takes_no_start_back(deployment: Deployment) -> None:
+    shop = await shop_with_a_cart(deployment)
+    await deployment.outlast_a_cart()
+    await deployment.carrier_says(shop, "unsubscribed", "unsubscribed")
+    deployment.clock.advance(seconds=1)
+    await write(deployment, "START")
+    await work_off_events(deployment.runtime, 500)
+    await deployment.carrier_says(shop, "unsubscribed")
+    assert (await shop.session())["consent"] == {"granted": True, "suppressed": False}
+    assert await proof(deployment, shop) == ["granted", "suppressed", "unsuppressed"]
+    await deployment.carrier_says(shop, "undelivered", ErrorCode="30005")
+    await deployment.carrier_says(shop, "undelivered", ErrorCode="30005")
+    assert await proof(deployment, shop) == ["granted", "suppressed", "unsuppressed", "suppressed"]
+    assert (await shop.session())["consent"] == {"granted": True, "suppressed": True}, "she took nothing back"
+
+
 async def test_the_proof_is_in_order_although_the_second_machine_s_clock_is_behind(deployment: Deployment) -> None:
     shop = await shop_with_a_cart(deployment)
     await write(deployment, "STOP")
@@ -98,6 +161,53 @@ async def test_clocks_that_differ_do_not_turn_a_withdrawal_and_a_new_box_around(
     await shop.call("POST", "/v1/consent-withdrawals", {"phone": RUTA})
     await leave_cart(shop, "cart-2")
     assert await proof(deployment, shop) == ["granted", "suppressed", "unsuppressed", "withdrawn", "granted"]
+
+
+async def test_start_lifts_a_stop_although_the_carrier_has_not_reached_the_phone_since(deployment: Deployment) -> None:
+    shop = await shop_with_a_cart(deployment)
+    await deployment.outlast_a_cart()
+    await write(deployment, "STOP")
+    await work_off_events(deployment.runtime, 500)
+    await deployment.carrier_says(shop, "undelivered", ErrorCode="30005")
+    deployment.clock.advance(seconds=1)
+    await write(deployment, "START")
+    await work_off_events(deployment.runtime, 500)
+    assert (await shop.session())["consent"] == {"granted": True, "suppressed": False}
+
+
+async def test_a_no_that_waited_for_a_claim_comes_after_the_text_in_the_proof(deployment: Deployment) -> None:
+    shop = await shop_with_a_cart(deployment)
+    await deployment.jump(minutes=30)
+    deployment.clock.advance(minutes=15)
+    with psycopg.connect(deployment.database_url) as stranger:
+        stranger.execute("SELECT FROM consent_states FOR SHARE")  # as a claim does
+        says_no = asyncio.create_task(shop.call("POST", "/v1/consent-withdrawals", {"phone": RUTA}))
+        await deployment.waits_for_a_lock_or_ends(says_no)
+        deployment.clock.advance(seconds=20)
+        await deployment.dispatch()
+        stranger.rollback()
+    await says_no
+    await deployment.sound()
+    assert len(await deployment.phone_shows(RUTA)) == 1
+    assert await proof(deployment, shop) == ["granted", "withdrawn"]
+
+
+async def test_a_claim_that_waited_for_a_yes_comes_after_it_in_the_proof(deployment: Deployment) -> None:
+    shop = await shop_with_a_cart(deployment)
+    await deployment.jump(minutes=30)
+    await shop.call("POST", "/v1/consent-withdrawals", {"phone": RUTA})
+    deployment.clock.advance(minutes=15)
+    runtime = deployment.runtime
+    change = ConsentChange(shop.scope.organization_id, shop.scope.shop_id, hash_phone(runtime.vault, RUTA))
+    async with deployment.another_process() as web, web.db.transaction(ENGINE) as conn:
+        await change_states(conn, runtime.clock.now(), Action.GRANTED, [change], said_at=runtime.clock.now())
+        claiming = asyncio.create_task(deployment.dispatch())
+        await deployment.waits_for_a_lock_or_ends(claiming)
+        deployment.clock.advance(seconds=20)
+        await grant(conn, web.moment(), Channel.CHECKBOX, [change])
+    await claiming
+    await deployment.sound()
+    assert len(await deployment.phone_shows(RUTA)) == 1
 
 
 async def test_a_stop_after_a_claim_by_a_clock_ahead_breaks_no_invariant(deployment: Deployment) -> None:

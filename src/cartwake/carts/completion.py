@@ -66,5 +66,12 @@ async def _attribute(
             if went_out:
                 return claim.message_id, "token"
     since = order.completed_at - timedelta(seconds=config.attribution_window_s)
-    click = await row(conn, store.LAST_CLICK, [*tenant, order.completed_at, since])
+    params = {
+        "organization_id": session.organization_id,
+        "shop_id": session.shop_id,
+        "session_id": session.session_id,
+        "completed_at": order.completed_at,
+        "since": since,
+    }
+    click = await row(conn, store.LAST_CLICK, params)
     return (click["message_id"], "click") if click else (None, None)

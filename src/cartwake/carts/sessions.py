@@ -56,17 +56,19 @@ async def lock_session(conn: Connection, scope: ShopScope, external_id: str) -> 
 async def begin_payment(
     conn: Connection, moment: Moment, config: SmsConfig, session: Session, occurred_at: datetime
 ) -> Session:
-    """A payment is in flight: no text until it settles or times out. `session` is locked.
+    """A payment is in flight: no text until it settles or times out, nor until another that began later does.
 
-    Raises `Conflict` when the cart is completed or expired.
+    `session` is locked. Raises `Conflict` when the cart is completed or expired.
     """
+    until = occurred_at + timedelta(seconds=config.payment_timeout_s)
     if session.state == SessionState.PAYMENT_PENDING:
-        return session
-    if session.state not in sources(SessionState.PAYMENT_PENDING):
+        if session.payment_until is not None and until <= session.payment_until:
+            return session
+    elif session.state not in sources(SessionState.PAYMENT_PENDING):
         raise Conflict(f"The checkout is {session.state}; no payment can begin for it.")
     times = {
         "occurred_at": occurred_at,
-        "payment_until": occurred_at + timedelta(seconds=config.payment_timeout_s),
+        "payment_until": until,
         "stale_at": _timing(config, max(occurred_at, session.last_activity_at))["stale_at"],
     }
     return await _changed(conn, moment, store.BEGIN_PAYMENT, session, times)
@@ -78,6 +80,9 @@ async def fail_payment(
     """The payment came to nothing; the cart is open again and may be abandoned from here. `session` is locked."""
     if session.state != SessionState.PAYMENT_PENDING:
         return session  # it settled or timed out before: the news is old
+    timeout = timedelta(seconds=config.payment_timeout_s)
+    if session.payment_until is not None and occurred_at < session.payment_until - timeout:
+        return session  # another began since, and is in flight
     latest = max(occurred_at, session.last_activity_at)
     return await _changed(
         conn, moment, store.END_PAYMENT, session, {"occurred_at": occurred_at} | _timing(config, latest)

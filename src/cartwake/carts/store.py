@@ -240,11 +240,13 @@ UPDATE short_links SET clicks = clicks + 1, first_clicked_at = COALESCE(first_cl
   last_clicked_at = %(now)s
 WHERE link_id = %(link_id)s
 """
-# The message whose link was tapped last before the order, within the shop's attribution window.
+# The message whose link was tapped before the order, within the shop's attribution window. The first tap and the last
+# are known: a shopper may tap again after the order, and before its news comes.
 LAST_CLICK = """
 SELECT message_id FROM short_links
-WHERE organization_id = %s AND shop_id = %s AND session_id = %s
-  AND last_clicked_at <= %s AND last_clicked_at > %s
+WHERE organization_id = %(organization_id)s AND shop_id = %(shop_id)s AND session_id = %(session_id)s
+  AND (last_clicked_at <= %(completed_at)s AND last_clicked_at > %(since)s
+       OR first_clicked_at <= %(completed_at)s AND first_clicked_at > %(since)s)
 ORDER BY last_clicked_at DESC LIMIT 1
 """
 # Whether a text with this link really went out for this session.

@@ -13,7 +13,7 @@ from cartwake.cli.plumbing import STOP, as_operator, carrier_of, fail, run_with
 from cartwake.kit.db import ENGINE, Connection
 from cartwake.kit.runtime import Runtime
 from cartwake.kit.schema import settle_here
-from cartwake.messages.recovery import Recovered, oldest_first, read_links
+from cartwake.messages.recovery import Recovered, read_links, recover_replies
 from cartwake.messages.recovery import recover as run_batch
 from cartwake.tenants.switches import pause_deployment, resume_deployment
 
@@ -60,22 +60,30 @@ def recover(
     raise typer.Exit(run_with(act))
 
 
-async def recover_from(runtime: Runtime, carrier: KeepsRecord, since: datetime) -> Recovered:
-    """Account for the carrier's whole record since then, in batches of transactions of their own."""
+async def recover_from(runtime: Runtime, carrier: KeepsRecord, since: datetime, batch_max: int = BATCH) -> Recovered:
+    """Account for the carrier's whole record since then, in batches of transactions of their own.
+
+    What shoppers wrote comes last and all together, or the order of a STOP and a START would be lost. It is held in
+    memory: few answer.
+    """
     async with runtime.db.transaction(ENGINE) as conn:
         links = await read_links(conn, runtime.vault)
     total, refund_on = Recovered(), runtime.settings.refund_on
-    async for batch in _batches(carrier.history(since)):
+    replies: list[ListedText] = []
+    async for batch in _batches(carrier.history(since), batch_max):
+        replies += [text for text in batch if text.inbound]
+        sent = [text for text in batch if not text.inbound]
         async with runtime.db.transaction(ENGINE) as conn:
-            total += await run_batch(conn, runtime.moment(), links, oldest_first(batch), refund_on)
-    return total
+            total += await run_batch(conn, runtime.moment(), links, sent, refund_on)
+    async with runtime.db.transaction(ENGINE) as conn:
+        return total + await recover_replies(conn, runtime.moment(), replies)
 
 
-async def _batches(texts: AsyncIterator[ListedText]) -> AsyncIterator[list[ListedText]]:
+async def _batches(texts: AsyncIterator[ListedText], batch_max: int) -> AsyncIterator[list[ListedText]]:
     batch: list[ListedText] = []
     async for text in texts:
         batch.append(text)
-        if len(batch) == BATCH:
+        if len(batch) == batch_max:
             yield batch
             batch = []
     if batch:

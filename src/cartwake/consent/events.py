@@ -59,6 +59,11 @@ async def suppress(
             await conn.execute(store.SUPPRESS_EVERYWHERE, [phone_hash, moment.now])
 
 
+async def suppressed_before(conn: Connection, now: datetime, reason: Suppression, change: ConsentChange) -> bool:
+    """Whether this was said before and still holds; if so, it holds as of `now`: no START before that lifts it."""
+    return await store.say_again(conn, now, reason, _key(change))
+
+
 async def lift(
     conn: Connection, moment: Moment, channel: Channel, changes: Sequence[ConsentChange], *, said_at: datetime
 ) -> list[ConsentChange]:

@@ -31,19 +31,21 @@ DO UPDATE SET state = 'granted'
 RETURNING s.organization_id, s.shop_id, s.phone_hash, s.state_at
 """
 )
-# Consent was taken back; a later box may give it again.
+# Consent was taken back; a later box may give it again. It is one more no to a phone that said STOP: a START from
+# before it, that no worker has got to yet, lifts nothing.
 WITHDRAW = (
     _CHANGED
     + """
 INSERT INTO consent_states AS s (organization_id, shop_id, phone_hash, state, state_at)
 SELECT organization_id, shop_id, phone_hash, 'withdrawn', %(before)s FROM changed
 ON CONFLICT (organization_id, shop_id, phone_hash)
-DO UPDATE SET state = 'withdrawn'
+DO UPDATE SET state = 'withdrawn',
+  suppressed_at = CASE WHEN s.suppressed_at IS NOT NULL THEN GREATEST(s.suppressed_at, %(said_at)s) END
 RETURNING s.organization_id, s.shop_id, s.phone_hash, s.state_at
 """
 )
-# STOP and its like, from the moment that it was said. An unreachable number says nothing about consent, so its
-# state is left alone.
+# STOP and its like, from the moment that it was said, or from that of a withdrawal which was told after it and worked
+# off before it. An unreachable number says nothing about consent, so its state is left alone.
 SUPPRESS = (
     _CHANGED
     + """
@@ -52,7 +54,8 @@ INSERT INTO consent_states AS s
 SELECT organization_id, shop_id, phone_hash, 'withdrawn', %(before)s, %(said_at)s, %(reason)s FROM changed
 ON CONFLICT (organization_id, shop_id, phone_hash) DO UPDATE SET
   state = CASE WHEN EXCLUDED.suppression_reason = 'unreachable' THEN s.state ELSE 'withdrawn' END,
-  suppressed_at = GREATEST(s.suppressed_at, EXCLUDED.suppressed_at),
+  suppressed_at = GREATEST(s.suppressed_at, EXCLUDED.suppressed_at,
+    CASE WHEN s.state = 'withdrawn' AND s.suppressed_at IS NULL THEN s.state_at END),
   suppression_reason = CASE WHEN s.suppression_reason IN ('stop', 'not_my_number')
     THEN s.suppression_reason ELSE EXCLUDED.suppression_reason END
 RETURNING s.organization_id, s.shop_id, s.phone_hash, s.state_at
@@ -71,6 +74,12 @@ WHERE (s.organization_id, s.shop_id, s.phone_hash) = (c.organization_id, c.shop_
 RETURNING s.organization_id, s.shop_id, s.phone_hash, s.state_at
 """
 )
+# What a shopper has said is said again: nothing new, but from now on.
+SAY_AGAIN = """
+UPDATE consent_states SET suppressed_at = GREATEST(suppressed_at, %s)
+WHERE suppression_reason IN (%s, 'not_my_number') AND organization_id = %s AND shop_id = %s AND phone_hash = %s
+RETURNING suppression_reason
+"""
 CHANGES = {
     Action.GRANTED: GRANT,
     Action.WITHDRAWN: WITHDRAW,
@@ -147,6 +156,11 @@ async def change_states(
         (found["organization_id"], found["shop_id"], found["phone_hash"]): found["state_at"]
         for found in await rows(conn, CHANGES[action], params)
     }
+
+
+async def say_again(conn: Connection, now: datetime, reason: str, key: StateKey) -> bool:
+    """Whether the phone is suppressed for this reason or for a stronger one; if so, as of now."""
+    return await row(conn, SAY_AGAIN, [now, reason, *key]) is not None
 
 
 async def insert_events(

@@ -56,6 +56,7 @@ class InFlight:
     message_id: UUID
     session_id: UUID
     state: MessageState
+    reason: str | None
     attempts: int
     attempt_id: UUID | None
     carrier_sid: str | None
@@ -129,12 +130,14 @@ def fold_receipts(message: InFlight, reports: Sequence[StatusReport], refund_on:
 def _apply_report(move: Move, report: StatusReport, refund_on: Collection[str]) -> Move:
     if move.state in (S.SENDING, S.UNKNOWN):
         move = replace(move, state=S.ACCEPTED, sid=report.sid, accepted=True)
-    # Somebody who wants no texts is heard whatever became of this one.
-    opted_out = report.status is MessageStatus.UNSUBSCRIBED
     error = classify(report.error_code, 200) if report.error_code else None
-    suppression = Suppression.CARRIER_OPT_OUT if opted_out else SUPPRESSIONS.get(error) if error else None
-    if suppression:
-        move = replace(move, suppression=suppression)
+    if report.status is MessageStatus.UNSUBSCRIBED:
+        error = ErrorClass.OPTED_OUT
+    reason = f"carrier_{error}" if error else None
+    # Somebody who wants no texts is heard whatever became of this one; but once, or a receipt that is told again
+    # would take back a START.
+    if error in SUPPRESSIONS and reason not in (move.reason, move.message.reason):
+        move = replace(move, suppression=SUPPRESSIONS[error], reason=reason)
     target = STATES.get(report.status)
     if target is None or target not in TRANSITIONS[move.state]:
         return move
@@ -143,7 +146,7 @@ def _apply_report(move: Move, report: StatusReport, refund_on: Collection[str]) 
         state=target,
         sid=report.sid,
         error_code=report.error_code,
-        reason=f"carrier_{error}" if error else move.reason,
+        reason=reason or move.reason,
         refunded=target.value in refund_on,
     )
 

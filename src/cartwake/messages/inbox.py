@@ -44,15 +44,20 @@ class CarrierEvent:
     received_at: datetime
 
 
-async def store_events(conn: Connection, moment: Moment, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
+async def store_events(
+    conn: Connection,
+    moment: Moment,
+    events: Sequence[tuple[str, dict[str, Any]]],
+    received_ats: Sequence[datetime] | None = None,
+) -> None:
     """Make verified events durable: (`STATUS` or `INBOUND`, payload). The web login may insert and nothing else.
 
-    A shopper's text that was stored before is passed over.
+    A shopper's text that was stored before is passed over. `received_ats`: when each was said, if not just now.
     """
     await conn.execute(
         store.INSERT_EVENTS,
         {
-            "now": moment.now,
+            "received_ats": list(received_ats or [moment.now] * len(events)),
             "events": [moment.new_id() for _ in events],
             "kinds": [kind for kind, _ in events],
             "inbound_sids": [payload["sid"] if kind == INBOUND else None for kind, payload in events],

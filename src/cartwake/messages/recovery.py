@@ -82,21 +82,31 @@ async def read_links(conn: Connection, vault: Vault) -> Links:
 async def recover(
     conn: Connection, moment: Moment, links: Links, texts: Sequence[ListedText], refund_on: Collection[str] = ()
 ) -> Recovered:
-    """Account for a batch of the carrier's record. Idempotent: what was accounted for no longer waits.
+    """Account for a batch of what we sent, by the carrier's record. Idempotent: what was accounted for no longer waits.
 
     `refund_on`: final outcomes that cost nothing, as for every text.
     """
-    replies = [text for text in texts if text.inbound]
-    outbound = await _unaccounted(conn, moment.vault, links, [text for text in texts if not text.inbound])
+    outbound = await _unaccounted(conn, moment.vault, links, texts)
     known = {text.sid: key for text in outbound if (key := links.waiting.get(_link_id(moment.vault, text) or b""))}
     lost = await _adopt(conn, moment, [text for text in outbound if text.sid not in known])
     keys = known | lost
     marked = await _mark(conn, moment, outbound, keys)
     await _remember_phones(conn, moment, outbound)
-    if replies:
-        await store_events(conn, moment, [(INBOUND, _payload(text)) for text in replies])
     paid, unpaid = await _charge(conn, moment, [text for text in outbound if text.status not in refund_on], keys)
-    return Recovered(len(outbound), len(marked), paid, unpaid, len(replies))
+    return Recovered(len(outbound), len(marked), paid, unpaid)
+
+
+async def recover_replies(conn: Connection, moment: Moment, texts: Sequence[ListedText]) -> Recovered:
+    """Have what shoppers wrote since worked off again: all `texts` at once, newest first, as the carrier lists them.
+
+    Each was said when the carrier got it. Counted from now, a START of yesterday would lift the STOP of an hour ago.
+    """
+    # Carriers tell whole seconds: within one, what is listed last is the oldest.
+    oldest_first = sorted(texts, key=_said_at, reverse=True)[::-1]
+    if oldest_first:
+        said = [(INBOUND, _payload(text)) for text in oldest_first]
+        await store_events(conn, moment, said, [min(_said_at(text), moment.now) for text in oldest_first])
+    return Recovered(replies=len(oldest_first))
 
 
 async def _unaccounted(conn: Connection, vault: Vault, links: Links, texts: Sequence[ListedText]) -> list[ListedText]:
@@ -209,10 +219,5 @@ def _payload(text: ListedText) -> dict[str, Any]:
     return {"sid": text.sid, "sender": text.sender, "to": text.to, "body": text.body, "opt_out_type": None}
 
 
-def oldest_first(texts: Sequence[ListedText]) -> list[ListedText]:
-    """In order of time: of a STOP and a START, the last one counts."""
-
-    def time_of(text: ListedText) -> datetime:
-        return text.created_at
-
-    return sorted(texts, key=time_of)
+def _said_at(text: ListedText) -> datetime:
+    return text.created_at

@@ -87,7 +87,7 @@ DELETE FROM recipient_texts r USING (
 
 # The messages that some attempts or carrier ids belong to, locked in one order.
 LOCK_BY_ATTEMPT_OR_SID = """
-SELECT organization_id, shop_id, message_id, session_id, state, attempts, attempt_id, carrier_sid, phone_hash,
+SELECT organization_id, shop_id, message_id, session_id, state, reason, attempts, attempt_id, carrier_sid, phone_hash,
        phone_country, traceparent
 FROM sms_messages
 WHERE attempt_id = ANY(%(attempts)s) OR carrier_sid = ANY(%(sids)s)
@@ -182,9 +182,10 @@ WHERE r.texted_at < EXCLUDED.texted_at
 # after a STOP would lift that. Receipts are kept each time: their order is in the table of transitions.
 INSERT_EVENTS = """
 INSERT INTO carrier_events (event_id, kind, inbound_sid, payload_sealed, received_at)
-SELECT event_id, kind, inbound_sid, payload, %(now)s
-FROM unnest(%(events)s::uuid[], %(kinds)s::text[], %(inbound_sids)s::text[], %(payloads)s::bytea[])
-  AS e (event_id, kind, inbound_sid, payload)
+SELECT event_id, kind, inbound_sid, payload, received_at
+FROM unnest(%(events)s::uuid[], %(kinds)s::text[], %(inbound_sids)s::text[], %(payloads)s::bytea[],
+            %(received_ats)s::timestamptz[])
+  AS e (event_id, kind, inbound_sid, payload, received_at)
 ON CONFLICT DO NOTHING
 """
 CLAIM_EVENTS = """

@@ -33,10 +33,11 @@ async def add_sender(
 ) -> Sender:
     """Give a shop a sender that is active at once. Operator login.
 
-    `address` is a number in E.164 or an alphanumeric sender id; `kind` is told from it unless given.
+    `address` is an international number, kept in E.164, or an alphanumeric sender id; `kind` is told from it unless
+    given.
     Raises `BadInput` when it is neither, `Conflict` when the number already belongs to a shop.
     """
-    kind, country = _classify(address, kind)
+    address, kind, country = _classify(address.strip(), kind)
     sender = Sender(
         scope.organization_id,
         scope.shop_id,
@@ -93,10 +94,11 @@ async def move_pace(conn: Connection, paced_until: Sequence[tuple[Sender, dateti
     await conn.execute(store.MOVE_PACE, params)
 
 
-def _classify(address: str, kind: SenderKind | None) -> tuple[SenderKind, str | None]:
+def _classify(address: str, kind: SenderKind | None) -> tuple[str, SenderKind, str | None]:
+    """The address as carriers write it: written otherwise, what shoppers answer would not be known as its."""
     if not address.startswith("+"):
         if ALPHANUMERIC.fullmatch(address) and kind in (None, SenderKind.ALPHANUMERIC):
-            return SenderKind.ALPHANUMERIC, None
+            return address, SenderKind.ALPHANUMERIC, None
         raise BadInput(
             "A sender is a number in international format, or up to 11 letters, digits and spaces with a letter.",
             slug="invalid-sender",
@@ -117,4 +119,4 @@ def _classify(address: str, kind: SenderKind | None) -> tuple[SenderKind, str | 
     found_kind = kind or (SenderKind.TOLL_FREE if toll_free else SenderKind.LONG_CODE)
     if found_kind is SenderKind.ALPHANUMERIC:
         raise BadInput("A number is not an alphanumeric sender.", slug="invalid-sender", field="kind")
-    return found_kind, country
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164), found_kind, country

@@ -12,20 +12,22 @@ _TRANSLATED = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:
 def is_public(address: str) -> bool:
     """Whether an IP address is one that anybody on the internet may be reached at.
 
-    Not: private, loopback, link-local (cloud metadata lives there), shared, reserved, multicast; nor one
-    of these inside an IPv6 address.
+    Not: private, loopback, link-local (cloud metadata lives there), site-local, shared, reserved, multicast; nor
+    one of these inside an IPv6 address.
     """
     try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
+        ip = ipaddress.ip_address(address)
     except ValueError:
         return False
     if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        inner = ip.ipv4_mapped or ip.sixtofour
         if any(ip in network for network in _TRANSLATED):
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
-    return ip.is_global and not ip.is_multicast
+        if ip.is_site_local:  # fec0::/10, which Python takes for global
+            return False
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
 def is_public_host(url: str) -> bool:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cartwake.carts.links import PATHS, open_link
-from cartwake.consent.events import read_consent, suppress
+from cartwake.consent.events import suppress, suppressed_before
 from cartwake.consent.model import Channel, ConsentChange, Evidence, Suppression
 from cartwake.kit.db import Connection
 from cartwake.kit.moment import Moment
@@ -63,12 +63,10 @@ async def stop_texts(
     conn: Connection, moment: Moment, scope: ShopScope, phone_hash: bytes, reason: Suppression
 ) -> None:
     """Suppress the phone that got the text. Pressing twice records once; "not my number" outdoes a STOP."""
-    known = (await read_consent(conn, (scope.organization_id, scope.shop_id, phone_hash))).suppression
-    if known in (reason, Suppression.NOT_MY_NUMBER):
-        return
     evidence = Evidence(form_field="action", actor="recipient of the text")
     change = ConsentChange(scope.organization_id, scope.shop_id, phone_hash, evidence)
-    await suppress(conn, moment, Channel.OPT_OUT_LINK, reason, [change])
+    if not await suppressed_before(conn, moment.now, reason, change):
+        await suppress(conn, moment, Channel.OPT_OUT_LINK, reason, [change])
 
 
 routes = [Route(PATHS["opt-out"] + "{token}", opt_out, methods=["GET", "POST"])]
