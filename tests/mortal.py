@@ -21,8 +21,9 @@ from cartwake.kit.crypto import Vault
 from cartwake.kit.db import ENGINE, Database
 
 NAME = "about to die"
-TAKE_AWAY = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
-STILL_THERE = "SELECT FROM pg_stat_activity WHERE application_name = %s"
+SESSIONS = "FROM pg_stat_activity WHERE application_name = %s AND datname = current_database()"
+TAKE_AWAY = f"SELECT pg_terminate_backend(pid) {SESSIONS}"
+STILL_THERE = f"SELECT {SESSIONS}"
 
 
 @dataclass
