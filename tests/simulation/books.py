@@ -2,7 +2,8 @@
 
 Three things move credits. Corrections: what the operator asked for and was told. Texts: a claim reserves the price of
 its text; the carrier's taking it spends that, and its refusal, its silence or a failed delivery gives it back. Refills:
-a run of the monthly refills gives each organization the month's credits of its plan, unless it has had them.
+a run of the monthly refills gives each organization the month's credits of its plan, unless it has had them; such a
+run begins at ten past every hour, with the first scheduler that looks for work then.
 
 What is under way when somebody looks (a correction without an answer, a run that has not ended) may or may not have
 taken effect: the balance must be one of those that are possible, and from then on the others are not. Everything else
@@ -12,11 +13,12 @@ is exact, at each look.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
+from typing import Any
 from uuid import UUID
 
 from simulation.acts import Act, Merchant, undone_before
@@ -26,8 +28,14 @@ from simulation.story import Broken
 
 # What each plan brings in a month, as the price list says.
 PLAN_CREDITS = {"PRO": 100}
+REFILLS = "plan_refills"
+REFILLS_AT_MINUTE = 10
+# A scheduler that was at the refills and died, or has not said yet that it is done, keeps others from them for so long.
+LEASE = timedelta(seconds=60)
+OFF = timedelta(seconds=2 * CLOCK_WRONG_MAX_S)  # two clocks
 IN_FLIGHT = frozenset({"sending", "unknown"})
 SPENT = frozenset({"accepted", "sent", "delivered", "delivery_unknown"})
+RunDue = Callable[..., Awaitable[datetime | None]]
 
 
 @dataclass(eq=False)
@@ -62,6 +70,8 @@ class Books:
         self._director = director
         self._runs: list[Run] = []  # that may still change something
         self._last_run: Run | None = None
+        self._begun_at: datetime | None = None  # when refills were last begun
+        self._busy_at = director.beginning  # when somebody was last at them
         self._refills: dict[Merchant, dict[str, int]] = {}  # by month
         self._happened: set[Act] = set()  # corrections that nobody has answered, and that were seen in a balance
         self.lowest: dict[Merchant, int] = {}
@@ -76,7 +86,31 @@ class Books:
             run.went_well = True
             self._last_run = run
         finally:
-            run.ended, run.ended_at = self._director.step_number, self._director.now()
+            run.ended = self._director.step_number
+            run.ended_at = self._busy_at = self._director.now()
+
+    def begun(self) -> None:
+        """A scheduler has taken the refills on itself."""
+        self._begun_at = self._busy_at = self._director.now()
+
+    def watching(self, run_due: RunDue) -> RunDue:
+        """A scheduler's round, after which somebody must have begun the refills that were due when it began."""
+
+        async def watched(*about: Any) -> datetime | None:
+            began_at = self._director.now()
+            next_at = await run_due(*about)
+            due_at = (began_at - OFF).replace(minute=REFILLS_AT_MINUTE, second=0, microsecond=0)
+            due_at -= timedelta(hours=due_at > began_at - OFF)
+            if self._free_at() < began_at and (self._begun_at is None or self._begun_at < due_at - OFF):
+                raise Broken("a month's credits come when they are due", f"due {due_at}, begun {self._begun_at}")
+            return next_at
+
+        return watched
+
+    def _free_at(self) -> datetime:
+        """Since when nothing has kept schedulers from the refills."""
+        busy_at = self._director.now() if any(run.ended is None for run in self._runs) else self._busy_at
+        return busy_at + LEASE + OFF
 
     def compare(
         self,

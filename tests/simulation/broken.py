@@ -24,7 +24,7 @@ from cartwake.kit.db import rows
 from cartwake.kit.moment import Moment
 from cartwake.messages import allocation, answers, dispatch, facts, reconcile
 from cartwake.quiet_hours import windows
-from simulation import chaos
+from simulation import chaos, stage
 
 
 async def _send_as_if_refused(*batch: Any) -> list[tuple[Any, Any]]:
@@ -115,6 +115,8 @@ VARIANTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "stamped_by_batch": _stamped_when_the_batch_began,
     # A month's credits do not come to everybody.
     "refill_skipped": lambda: patch.object(scheduler, "refill", _refill_all_but_one),
+    # Nor do they come when they should.
+    "refills_rarely": lambda: patch.dict(stage.SLOWER, plan_refills="10 3 * * *"),
     # A release gives back too much, which is put right later.
     "credit_too_many": _one_credit_too_many,
     # An invariant that is broken where only two clocks differ: a false alarm.

@@ -316,6 +316,7 @@ def _opened(plan: Plan, url: str) -> Iterator[Simulation]:
         eyes = director.run(
             psycopg.AsyncConnection.connect(url, autocommit=True, row_factory=dict_row, context=ADAPTERS)
         )
+        stack.enter_context(patch.object(scheduler, "run_due", stage.witness.books.watching(scheduler.run_due)))
         audit = Audit(stage, eyes)
         try:
             yield Simulation(plan, stage, audit)

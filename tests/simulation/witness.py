@@ -17,11 +17,12 @@ from cartwake.carriers.protocol import OutboundText
 from cartwake.carriers.sandbox.encoding import segments
 from cartwake.consent.model import Action
 from cartwake.consent.store import CHANGES, INSERT_EVENTS
+from cartwake.jobs import periodic
 from cartwake.kit.crypto import Vault
 from cartwake.kit.phones import Phone, hash_phone
 from cartwake.messages import store
 from simulation.acts import Act, Cart, Merchant, Shop, undone_before
-from simulation.books import Books
+from simulation.books import REFILLS, Books
 from simulation.carrier import Taken
 from simulation.chaos import CLOCK_WRONG_MAX_S
 from simulation.coverage import SAME_SHOP
@@ -155,6 +156,8 @@ class Witness:
                 self._note_claims(transaction, params)
             elif query is store.HOLD_OR_DROP:
                 self._note_holds(params)
+            elif query is periodic.CLAIM and params["name"] == REFILLS and transaction.wrote:
+                self.books.begun()
             elif query is INSERT_EVENTS:
                 self._note_proof(params)
             elif query is store.MOVE:
