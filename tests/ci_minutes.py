@@ -35,6 +35,8 @@ class Budget:
     def tell(self, config: pytest.Config, of: str) -> None:
         """Print what was spent, whether anything has failed or not."""
         reporter = config.pluginmanager.getplugin("terminalreporter")
-        if reporter is not None:
+        capture = config.pluginmanager.getplugin("capturemanager")
+        if reporter is not None and capture is not None:
             spent_s = time.monotonic() - self.began_s
-            reporter.write_line(f"\n{self.what}: {spent_s:.0f} s of {self.seconds:.0f} s spent on {of}")
+            with capture.global_and_fixture_disabled():
+                reporter.write_line(f"\n{self.what}: {spent_s:.0f} s of {self.seconds:.0f} s spent on {of}")
