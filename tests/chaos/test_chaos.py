@@ -24,6 +24,12 @@ def test_a_small_run_of_kills_leaves_nothing_wrong(request: pytest.FixtureReques
     assert status == 0, said
 
 
+def test_a_run_that_would_take_too_long_is_ended_and_has_failed() -> None:
+    status, said = _run_within([sys.executable, "-uc", "print('began'); import time; time.sleep(600)"], 2.0)
+    assert status is None
+    assert "not done within 2 s" in said
+
+
 def _run_within(command: list[str], seconds: float) -> tuple[int | None, str]:
     """Its exit status (None: its time was over) and all that it said."""
     with subprocess.Popen(command, cwd=TESTS, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
