@@ -147,10 +147,10 @@ class Books:
         """Since that step an hour has passed in which nothing went wrong: refills were looked at, and all are there."""
         if self._last_run is None or self._last_run.began < since:
             raise Broken("a month's credits come when they are due", "nobody has looked for an hour")
-        month = f"{self._last_run.began_at.astimezone(UTC):%Y-%m}"
+        months = self._last_run.months(self._director.now())
         for merchant in merchants:
-            if self._is_paying(merchant, self._last_run) and month not in self._refills.get(merchant, {}):
-                raise Broken("a month's credits come when they are due", f"not in {month}", [merchant.organization_id])
+            if self._is_paying(merchant, self._last_run) and months.isdisjoint(self._refills.get(merchant, {})):
+                raise Broken("a month's credits come when they are due", f"not in {months}", [merchant.organization_id])
 
     def _settle(self, merchant: Merchant, came_in: int) -> None:
         """Find what of that which is under way has taken effect, so that the account adds up."""
