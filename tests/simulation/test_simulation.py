@@ -18,7 +18,7 @@ from ci_minutes import SIMULATION_S, Budget
 from simulation.broken import VARIANTS
 from simulation.chaos import FAULTS, Plan
 from simulation.corpus import read_corpus
-from simulation.coverage import MEETINGS, Coverage
+from simulation.coverage import CRASHES, MEETINGS, Coverage
 from simulation.database import template_database
 from simulation.report import fresh_seed, summary
 from simulation.run import Outcome, simulate
@@ -160,6 +160,8 @@ def test_the_stories_come_across_everything(play: Play) -> None:
         coverage += play.sound(_an_evening(seed, coverage) if seed % 2 else _a_bad_day(seed)).coverage
         if set(MEETINGS) - coverage.meetings.keys():
             coverage += play.sound(_a_crowd(seed)).coverage
+        if set(CRASHES) - coverage.crashes.keys():
+            coverage += play.sound(_a_deadly_day(seed)).coverage
         if not coverage.missing():
             break
     assert coverage.missing() == [], coverage.report()
@@ -178,6 +180,13 @@ def _a_crowd(seed: int) -> Plan:
     plots = frozenset({"complete", "pay", "withdraw", "untick", "text_stop"})
     crowd = replace(Plan.of(seed, 1000), merchants=2, shoppers=18, workers=3, webs=2)
     return replace(crowd, begins=MORNING + timedelta(hours=1), faults=frozenset(), plots=plots, countries=AWAKE)
+
+
+def _a_deadly_day(seed: int) -> Plan:
+    """Many texts are under way, and every other moment a process dies."""
+    faults, plots = frozenset({"kill", "timeout_after", "lost_receipt"}), frozenset({"walk_away", "complete"})
+    crowd = replace(Plan.of(seed, 1000), merchants=2, shoppers=18, workers=3, webs=2, schedulers=2)
+    return replace(crowd, begins=MORNING + timedelta(hours=1), faults=faults, plots=plots, countries=AWAKE)
 
 
 def _a_bad_day(seed: int) -> Plan:
