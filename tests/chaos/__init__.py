@@ -8,9 +8,11 @@ storefronts, bulk       carts told through the public API, and carts written in 
 load                    feeds them all, and plays what shoppers do next
 drain                   faults off, nobody killed any more: until nothing moves
 evidence, count         the carrier's journal and the database, laid side by side; `count` is pure
+leaks                   phone numbers in the logs
 report                  what a reader checks
 run                     all of it together
 
 test_chaos              a small run       test_count   the count finds what it is there to find
+test_killer             a blow at nobody does not count    test_leaks   a number in a log is found
 test_found              what was found by this, each as a test that needs no chaos
 """

@@ -14,7 +14,7 @@ from cartwake.consent.events import grant
 from cartwake.consent.model import Channel, ConsentChange, Evidence
 from cartwake.kit.moment import Moment
 from cartwake.kit.phones import hash_phone, seal_phone
-from chaos.merchants import Merchants
+from cartwake.tenants.model import ShopScope
 from chaos.plan import IDLE, Cart
 
 STALE_AFTER = timedelta(hours=96)
@@ -36,9 +36,9 @@ RETURNING organization_id, shop_id, phone_hash
 """
 
 
-async def write_carts(url: str, moment: Moment, merchants: Merchants, carts: Sequence[Cart]) -> None:
-    """Write carts that were left just long enough ago to count as abandoned. Tries until it is committed."""
-    params = _columns(moment, merchants, carts)
+async def write_carts(url: str, moment: Moment, scopes: Sequence[ShopScope], carts: Sequence[Cart]) -> None:
+    """Write carts of these shops, left just long enough ago to count as abandoned. Tries until it is committed."""
+    params = _columns(moment, scopes, carts)
     before = Moment(params["left_at"], moment.ids, moment.vault)
     while True:
         try:
@@ -51,8 +51,7 @@ async def write_carts(url: str, moment: Moment, merchants: Merchants, carts: Seq
             await asyncio.sleep(TRY_AGAIN_AFTER_S)
 
 
-def _columns(moment: Moment, merchants: Merchants, carts: Sequence[Cart]) -> dict[str, Any]:
-    scopes = [merchants.shop_of(cart).scope for cart in carts]
+def _columns(moment: Moment, scopes: Sequence[ShopScope], carts: Sequence[Cart]) -> dict[str, Any]:
     vault = moment.vault
     return {
         "left_at": moment.now - IDLE,

@@ -22,11 +22,11 @@ class Victim:
 
     name: str
     is_up: Callable[[], bool]
-    kill: Callable[[], Awaitable[None]]
+    kill: Callable[[], Awaitable[bool]]  # whether it hit
 
 
 class Killer:
-    """Kills at random instants, and counts."""
+    """Kills at random instants, and counts what hit."""
 
     def __init__(self, machine: Machine, database: Database, rng: Random) -> None:
         self._rng = rng
@@ -35,6 +35,7 @@ class Killer:
             Victim("database", lambda: database.is_up, database.kill),
             Victim(BACKEND, lambda: database.is_up, lambda: database.kill_backend(rng)),
         ]
+        self.missed = 0  # blows at what had ended by itself in that very moment
         self.kills: Counter[str] = Counter(dict.fromkeys([victim.name for victim in self._victims], 0))
 
     async def run(self, kills: int, lasts_s: float) -> None:
@@ -46,17 +47,20 @@ class Killer:
                 await asyncio.sleep(max(began_s + instant_s - time.monotonic(), 0))
                 while not victim.is_up():  # it still lies where it fell
                     await asyncio.sleep(NAP_S)
-                self.kills[victim.name] += 1
-                aftermath.create_task(_kill(victim))
+                aftermath.create_task(self._strike(victim))
+
+    async def _strike(self, victim: Victim) -> None:
+        """Kill it; if nobody was there any more, whoever takes its place."""
+        while not await victim.kill():
+            self.missed += 1
+            while not victim.is_up():
+                await asyncio.sleep(NAP_S)
+        self.kills[victim.name] += 1
 
     def _turns(self) -> Iterator[Victim]:
         """Everybody in random order, and again: a short run leaves nobody out."""
         while True:
             yield from self._rng.sample(self._victims, len(self._victims))
-
-
-async def _kill(victim: Victim) -> None:
-    await victim.kill()
 
 
 def _member(member: Member) -> Victim:

@@ -80,7 +80,8 @@ class Load:
 
     async def _write(self, batch: Sequence[Cart], shoppers: asyncio.TaskGroup) -> None:
         moment = self._runtime.moment()
-        await write_carts(self._url, moment, self._merchants, batch)
+        scopes = [self._merchants.shop_of(cart).scope for cart in batch]
+        await write_carts(self._url, moment, scopes, batch)
         self.diary.carts_bulk.update(cart.number for cart in batch)
         for cart in batch:
             if cart.act is not None:

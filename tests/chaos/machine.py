@@ -38,21 +38,28 @@ class Member:
         """Whether there is somebody to kill."""
         return self._child is not None and self._child.returncode is None
 
+    @property
+    def pid(self) -> int | None:
+        """Its process id, while there is one."""
+        return self._child.pid if self._child else None
+
     async def keep(self, rng: Random) -> None:
         """Start it, and start it again until `stop`."""
         while not self._is_stopping:
             self._child = await self._spawn()
             status = await self._child.wait()
-            if not self._was_killed and not self._is_stopping:
+            if not self._is_stopping and not (self._was_killed and status == -signal.SIGKILL):
                 self.deaths.append(status)
             self._was_killed = False
             await asyncio.sleep(rng.uniform(0, RESTART_AFTER_S))
 
-    async def kill(self) -> None:
-        """`kill -9`, at this very instant."""
+    async def kill(self) -> bool:
+        """`kill -9`, at this very instant. Whether that is what it died of, and not of something else just before."""
         assert self._child is not None
-        self._was_killed = True
-        self._child.kill()
+        child, self._was_killed = self._child, True
+        with suppress(ProcessLookupError):
+            child.kill()
+        return await child.wait() == -signal.SIGKILL
 
     async def stop(self) -> None:
         """Ask it to end, and see to it."""

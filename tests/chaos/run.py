@@ -18,6 +18,7 @@ from chaos.count import Check, Count, count
 from chaos.drain import LEFT, drain
 from chaos.evidence import gather
 from chaos.killer import Killer
+from chaos.leaks import Numbers, logs_in
 from chaos.load import Load
 from chaos.merchants import Merchants, make_merchants
 from chaos.plan import Size, make_plan
@@ -72,6 +73,7 @@ async def run(size: Size, folder: Path) -> Report:
         )
     about = _about(size, stage, durability) | {
         "time": f"{played.load_s:.0f} s of load and kills, then {drained_s - played.load_s:.0f} s until nothing moved",
+        "blows": f"{played.killer.kills.total()} hit, and {played.killer.missed} more at what had just ended by itself",
         "audit": audit[1].splitlines()[-1] if audit[1] else "said nothing",
     }
     checks = [*counted.checks, *_checks(size, stage, counted, played.killer, left, audit)]
@@ -159,6 +161,7 @@ def _checks(
         Check("invariants broken, by `cartwake audit`", [] if audit[0] == 0 else audit[1].splitlines()),
         Check("processes that ended though nobody killed them", deaths),
         Check("requests refused", stage.diary.refused),
+        Check("phone numbers in the logs", Numbers(stage.plan.carts).found_in(logs_in(stage.folder))),
         Check("left undone after the drain", [f"{name}: {left[name]}" for name in LEFT if left[name]]),
         Check("less than was asked for", missing),
     ]

@@ -34,6 +34,7 @@ class Stage:
     """Everything that one run has in hand."""
 
     plan: Plan
+    folder: Path
     journal: Path
     database: Database
     runtime: Runtime
@@ -70,7 +71,7 @@ async def set_stage(plan: Plan, folder: Path) -> AsyncIterator[Stage]:
         ):
             await machine.wait_until_ready((f"{web_url}/readyz", f"{sandbox_url}/sandbox"))
             doors = Doors(web_url, sandbox_url, http, diary)
-            yield Stage(plan, _journal(folder), database, runtime, clock, machine, doors, diary, environment)
+            yield Stage(plan, folder, _journal(folder), database, runtime, clock, machine, doors, diary, environment)
 
 
 def _environment(folder: Path, database_url: str, web_url: str, sandbox_url: str) -> dict[str, str]:

@@ -25,7 +25,6 @@ TAKEN_STATES = frozenset({"accepted", "sent", "delivered", "undelivered", "faile
 UNTAKEN_STATES = frozenset({"scheduled", "held", "dropped", "rejected", "not_accepted"})
 ENDED = TAKEN_STATES - {"accepted", "sent"} | {"dropped", "rejected", "not_accepted", "unresolved"}
 FAILED = ("undelivered", "failed")
-PLAN_CREDITS = {"FREE": 0, "PRO": 100}
 CYCLE_S = 300
 DEAREST_TEXT = 3 * 3 * 3  # segments, multiplier, and room
 
@@ -33,11 +32,13 @@ MESSAGES = """
 SELECT m.message_id, m.shop_id, s.external_id, m.state, m.reason, m.attempt_id, m.carrier_sid, m.phone_hash, m.ended_at
 FROM sms_messages m JOIN checkout_sessions s USING (organization_id, shop_id, session_id)
 """
-BALANCES = "SELECT organization_id, available_credits FROM org_sms_credit_balances"
-REFILLS = """
-SELECT organization_id, reference, credits FROM org_sms_credit_ledger WHERE entry_type = 'TIER_REFILL'
+BALANCES = """
+SELECT b.organization_id, b.available_credits AS available, (
+  SELECT COALESCE(sum(r.credits), 0)::bigint FROM sms_credit_reservations r
+  WHERE r.organization_id = b.organization_id AND r.state = 'reserved'
+) AS reserved
+FROM org_sms_credit_balances b
 """
-LOWEST = "SELECT organization_id, min(balance_after) AS credits FROM org_sms_credit_ledger GROUP BY organization_id"
 LEFT_OPEN = """
 SELECT 'reservation' AS kind, reservation_id::text AS id FROM sms_credit_reservations WHERE state = 'reserved'
 UNION ALL SELECT 'carrier event', event_id::text FROM carrier_events WHERE processed_at IS NULL
@@ -70,7 +71,7 @@ class Audit:
         messages = self._rows(MESSAGES)
         for message in messages:
             self._compare(message)
-        self._compare_balances({message["message_id"]: message["state"] for message in messages})
+        self._compare_credits(messages)
         self._compare_cycles()
 
     def _compare(self, message: DictRow) -> None:
@@ -85,18 +86,16 @@ class Audit:
         if state in ("delivered", *FAILED) and taken.status != state:
             raise Broken("the carrier's record agrees", f"{state}, but it is {taken.status}", _ids([message]))
 
-    def _compare_balances(self, states: dict[UUID, str]) -> None:
-        """Nobody has more than was put in, less the price of every text that the carrier took and nobody refunds."""
-        for balance in self._rows(BALANCES):
-            merchant = self._merchant(balance["organization_id"])
-            most = self._put_in(merchant, at_most=True) - sum(
-                self._witness.price(taken)
-                for message_id, taken in self._taken_for(merchant)
-                if states[message_id] != "unresolved" and taken.status not in FAILED
-            )
-            if balance["available_credits"] > most:
-                what = f"{balance['available_credits']} credits, at most {most} possible"
-                raise Broken("every text is paid for", what, [merchant.organization_id])
+    def _compare_credits(self, messages: list[DictRow]) -> None:
+        """Everybody has exactly what the books say."""
+        claims = self._witness.claims
+        texts = (
+            (self._witness.shops[message["shop_id"]].merchant, message["state"], claims[message["attempt_id"]].credits)
+            for message in messages
+            if message["attempt_id"] in claims
+        )
+        found = {row["organization_id"]: (row["available"], row["reserved"]) for row in self._rows(BALANCES)}
+        self._witness.books.compare(self._witness.merchants, texts, found)
 
     def _compare_cycles(self) -> None:
         """No shop had more texts claimed in a cycle than its cap: while all agree on the cycle, if clocks are wrong."""
@@ -112,9 +111,13 @@ class Audit:
 
     # --- at the end --------------------------------------------------------------------------------------------
 
-    def conclude(self) -> None:
-        """Nothing goes wrong any more and nothing is due: everything must have ended, and rightly."""
+    def conclude(self, calm_since: int) -> None:
+        """Nothing goes wrong any more and nothing is due: everything must have ended, and rightly.
+
+        `calm_since`: the step at which the last hour began.
+        """
         self.look()
+        self._witness.books.conclude(self._witness.merchants, calm_since)
         if left := self._rows(LEFT_OPEN):
             raise Broken("everything ends", str(left), [row["id"] for row in left])
         messages = self._rows(MESSAGES)
@@ -141,14 +144,14 @@ class Audit:
             raise Broken("nothing is dropped without a reason", f"{message['reason']}: {cart}", _ids([message]))
 
     def _conclude_balances(self, messages: list[DictRow]) -> None:
-        """To the credit: what was put in, less the texts that were taken and not refunded."""
+        """To the credit, once more by the carrier's own record: what was put in, less its texts that nobody refunds."""
         unpaid = {m["message_id"] for m in messages if m["state"] in (*FAILED, "unresolved")}
-        for balance in self._rows(BALANCES):
-            merchant = self._merchant(balance["organization_id"])
+        found = {row["organization_id"]: row["available"] for row in self._rows(BALANCES)}
+        for merchant in self._witness.merchants:
             spent = sum(self._witness.price(t) for m, t in self._taken_for(merchant) if m not in unpaid)
-            expected = self._put_in(merchant, at_most=False) - spent
-            if balance["available_credits"] != expected:
-                what = f"{balance['available_credits']} credits, {expected} expected"
+            expected = self._witness.books.put_in(merchant) - spent
+            if found.get(merchant.organization_id, 0) != expected:
+                what = f"{found.get(merchant.organization_id)} credits, {expected} expected"
                 raise Broken("credits add up", what, [merchant.organization_id])
 
     def _conclude_carts(self, texted: set[tuple[UUID, str]]) -> None:
@@ -219,35 +222,14 @@ class Audit:
         return any(act.kind == NOT_MINE for act in every)
 
     def _was_poor(self, merchant: Merchant) -> bool:
-        lowest = {row["organization_id"]: row["credits"] for row in self._rows(LOWEST)}
-        return bool(lowest.get(merchant.organization_id, 0) < DEAREST_TEXT)
+        return self._witness.books.lowest[merchant] < DEAREST_TEXT
 
-    # --- credits -------------------------------------------------------------------------------------------------
-
-    def _put_in(self, merchant: Merchant, *, at_most: bool) -> int:
-        """Credits that came in other than by texts. Of what nobody has answered yet: as it may be, at the most."""
-        total: int = sum(row["credits"] for row in self._refills(merchant))
-        for act in merchant.acts:
-            counts = not act.refused and (act.answered is not None or (at_most and act.amount > 0))
-            total += act.amount if counts else 0
-        return total
-
-    def _refills(self, merchant: Merchant) -> list[DictRow]:
-        """The merchant's refills: at most one a month, each as much as a plan gives that the merchant had."""
-        refills = [row for row in self._rows(REFILLS) if row["organization_id"] == merchant.organization_id]
-        allowed = {PLAN_CREDITS.get(act.kind, 0) for act in merchant.acts} - {0}
-        months = [row["reference"] for row in refills]
-        if len(set(months)) != len(months) or any(row["credits"] not in allowed for row in refills):
-            raise Broken("a month's credits come once", str(refills), [merchant.organization_id])
-        return refills
+    # --- looking things up ---------------------------------------------------------------------------------------
 
     def _taken_for(self, merchant: Merchant) -> Iterable[tuple[UUID, Taken]]:
         for message_id, taken in self._witness.taken_by.items():
             if self._witness.cart_of(message_id).shop.merchant is merchant:
                 yield message_id, taken
-
-    def _merchant(self, organization_id: UUID) -> Merchant:
-        return next(m for m in self._witness.merchants if m.organization_id == organization_id)
 
     def _rows(self, query: Any) -> list[DictRow]:
         return self._server.execute(query).fetchall()

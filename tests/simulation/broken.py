@@ -11,16 +11,20 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
+from uuid import UUID
 
-from cartwake import invariants, worker
+from cartwake import invariants, scheduler, worker
 from cartwake.carriers.protocol import Absent, Throttled, Unknown
 from cartwake.carts import store as carts
 from cartwake.consent import store as consents
+from cartwake.credits import ledger, reservations
+from cartwake.credits.model import Change, EntryType
+from cartwake.credits.refills import refill
 from cartwake.kit.db import rows
 from cartwake.kit.moment import Moment
-from cartwake.messages import allocation, dispatch, facts, reconcile
+from cartwake.messages import allocation, answers, dispatch, facts, reconcile
 from cartwake.quiet_hours import windows
-from simulation import chaos
+from simulation import chaos, stage
 
 
 async def _send_as_if_refused(*batch: Any) -> list[tuple[Any, Any]]:
@@ -69,6 +73,27 @@ def _clocks_without_tolerance() -> Iterator[None]:
         yield
 
 
+async def _refill_all_but_one(conn: Any, now: Any, plans: Any) -> Any:
+    return await refill(conn, now, plans[1:])
+
+
+@contextmanager
+def _one_credit_too_many() -> Iterator[None]:
+    """A release gives back a credit more, and the next one takes it away again: in the ledger all of it adds up."""
+    lent: dict[UUID, int] = {}
+
+    async def release(conn: Any, now: Any, keys: Any) -> Any:
+        done = await reservations.release(conn, now, keys)
+        for organization_id in sorted({key[0] for key in keys if key[1] in done}):
+            lent[organization_id] = credits = -lent.get(organization_id, -1)
+            heads = await ledger.lock_balances(conn, [organization_id])
+            await ledger.post(conn, now, heads, [Change(organization_id, EntryType.ADJUSTMENT, credits)])
+        return done
+
+    with patch.object(answers, "release", release):
+        yield
+
+
 VARIANTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     # A withdrawal slips in between a claim's reading of consent and its commit.
     "consent_unlocked": lambda: _without(consents, "READ_STATES_LOCKED", "FOR SHARE OF s"),
@@ -88,6 +113,12 @@ VARIANTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "one_zone": lambda: patch.object(facts, "next_opening", _opening_at_greenwich),
     # STOP and START in one batch of events, and the proof has them at one instant.
     "stamped_by_batch": _stamped_when_the_batch_began,
+    # A month's credits do not come to everybody.
+    "refill_skipped": lambda: patch.object(scheduler, "refill", _refill_all_but_one),
+    # Nor do they come when they should.
+    "refills_rarely": lambda: patch.dict(stage.SLOWER, plan_refills="10 3 * * *"),
+    # A release gives back too much, which is put right later.
+    "credit_too_many": _one_credit_too_many,
     # An invariant that is broken where only two clocks differ: a false alarm.
     "clocks_in_order": _clocks_without_tolerance,
 }

@@ -42,6 +42,12 @@ REFUSALS = (21614, 21408, 21612, 21211)
 FAILURES = {"undelivered": (30003, 30005, 30007), "failed": (30008, 30004)}
 EXPIRED = 30036
 POSTS_MAX = 6
+# How far a worker is with a text that it has called the carrier for.
+CALLING, TAKEN, ANSWERED = (
+    "with a call and the text not taken",
+    "with a text taken and no answer yet",
+    "with an answer that is not recorded",
+)
 
 
 @dataclass(eq=False)
@@ -93,16 +99,16 @@ class StoryCarrier:
         self._watcher.handed_over(text)
         worker = CURRENT.get()
         assert worker is not None
-        worker.in_hand[text.attempt_id] = "with a text at the carrier"
+        worker.in_hand[text.attempt_id] = CALLING
         answer: asyncio.Future[SendResult] = asyncio.get_running_loop().create_future()
         ERRAND.set("")  # whatever made a worker send, the request is on its own now
-        self._process.start(self._exchange(text, answer))
+        self._process.start(self._exchange(text, worker, answer))
         try:
             return await asyncio.wait_for(answer, self._settings.twilio_timeout_s)
         except TimeoutError:
             return Unknown("TimeoutError")
         finally:
-            worker.in_hand[text.attempt_id] = "with an answer that is not recorded"
+            worker.in_hand[text.attempt_id] = ANSWERED
 
     async def find(self, text: OutboundText, since: datetime) -> Found | Absent | CannotAsk:
         await self._be_asked()
@@ -160,11 +166,13 @@ class StoryCarrier:
 
     # --- what becomes of a text -----------------------------------------------------------------------
 
-    async def _exchange(self, text: OutboundText, answer: asyncio.Future[SendResult]) -> None:
+    async def _exchange(self, text: OutboundText, worker: Process, answer: asyncio.Future[SendResult]) -> None:
         handed_at = self._now()
         await asyncio.sleep(self._dice.choice([0.02, 0.1, 0.4, 3.0, 8.0]))
         result = self._refusal(text)
         if result is None and not self._chaos.strikes("timeout_before"):
+            if worker.in_hand.get(text.attempt_id) == CALLING:  # else it has given up waiting
+                worker.in_hand[text.attempt_id] = TAKEN
             result = await self._take(text, handed_at)
         if result is not None and not answer.done():
             answer.set_result(result)

@@ -15,7 +15,8 @@ from simulation.windows import AREA_CODES, ZONES
 CRASHES = (
     "worker claiming",
     "worker between claim and call",
-    "worker with a text at the carrier",
+    "worker with a call and the text not taken",
+    "worker with a text taken and no answer yet",
     "worker with an answer that is not recorded",
     "worker recording",
     "worker applying events",
@@ -37,8 +38,10 @@ RACES = (
     "web in consent for worker",
     "scheduler in jobs for scheduler",
 )
-# What was under way while a worker claimed the very text that it concerns, or another worker claimed too.
-MEETINGS = ("an order", "a payment", "a withdrawal", "an unticked box", "a STOP", "another claim")
+# What was under way while a worker claimed the very text that it concerns; or another worker claimed too, or looked
+# for due texts while the shop that has them was being claimed from.
+SAME_SHOP = "another claim at the same shop"
+MEETINGS = ("an order", "a payment", "a withdrawal", "an unticked box", "a STOP", "another claim", SAME_SHOP)
 CLOCK_CHANGES = tuple(f"{where} {how}" for where in ("Europe", "America", "south") for how in ("forward", "back"))
 AMERICAN_ZONES_MIN = 3  # of each of the two countries with area codes
 COLUMN = 110

@@ -26,7 +26,7 @@ from cartwake.carts import store as carts
 from cartwake.kit.crypto import Vault
 from cartwake.kit.db import ADAPTERS, PREPARE_AFTER, Connection, Database, Login
 from cartwake.kit.schema import migrate
-from cartwake.messages import store
+from cartwake.messages import queue, store
 from simulation.director import DEADLOCK_TIMEOUT_MS
 from simulation.process import Process
 
@@ -50,6 +50,7 @@ class Transaction:
     began_at: datetime
     statements: list[tuple[Any, Any]] = field(default_factory=list)  # query and parameters
     wrote: bool = False
+    looked: int | None = None  # the step at which it took the shops that have something due
 
     @property
     def marks(self) -> Iterator[str]:
@@ -87,6 +88,8 @@ class StoryConnection(psycopg.AsyncConnection[DictRow]):
         self._asking, self._ids = name_of(query), ids_in(params)
         cursor = await super().execute(query, params, **options)
         self.transaction_so_far.statements.append((query, params))
+        if query is queue.TAKE_TURNS:
+            self.transaction_so_far.looked = self.process.director.step_number
         if (cursor.statusmessage or "").startswith(WRITES) and cursor.rowcount:
             self.transaction_so_far.wrote = True
         return cursor

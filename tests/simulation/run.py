@@ -39,6 +39,7 @@ HOP_S = 601.0  # longer than the nap, and than the pace of the abandonment scan
 # Where nothing is going on, time may as well leap: else most steps would be spent on looking for work.
 LEAP_RATE = 0.05
 LEAPS_S = (*(60.0,) * 4, *(300.0,) * 4, 900.0, 900.0, 2400.0, 10 * 3600.0)
+HOUR_S = 3600.0
 HURRY_RATE = 0.5  # the same when the shops are closed
 IDLE = frozenset({"looks for messages", "looks for events", "wakes up"})
 PACE_STEPS = 150  # how long a process stays as slow as it is
@@ -124,7 +125,7 @@ class Simulation:
                 self._look()
             self._wind_down()
             self._calm_down()
-            self._audit.conclude()
+            self._audit.conclude(self._wait_an_hour())
         except Broken as broken:
             return broken
         except Exception as error:
@@ -274,13 +275,23 @@ class Simulation:
         self._restart()
         self._leave_one_of_each()
         for _ in range(HOPS_MAX):
-            while director.parked:
-                director.step_calmly()
-                self._look()
+            self._let_everybody_go_on()
             if (due_s := self._due_s(NEXT_DUE)) is None:
                 return
             director.pass_time(director.loop.time() + due_s + HOP_S)
         raise Broken("everything ends", "something is due for ever", [])
+
+    def _wait_an_hour(self) -> int:
+        """Let an hour pass, in which each periodic work has its turn; the step at which it began."""
+        began = self._director.step_number
+        self._director.pass_time(self._director.loop.time() + HOUR_S + HOP_S)
+        self._let_everybody_go_on()
+        return began
+
+    def _let_everybody_go_on(self) -> None:
+        while self._director.parked:
+            self._director.step_calmly()
+            self._look()
 
     def _leave_one_of_each(self) -> None:
         """One scheduler and one worker are enough to finish, and cost fewer steps."""
@@ -305,6 +316,7 @@ def _opened(plan: Plan, url: str) -> Iterator[Simulation]:
         eyes = director.run(
             psycopg.AsyncConnection.connect(url, autocommit=True, row_factory=dict_row, context=ADAPTERS)
         )
+        stack.enter_context(patch.object(scheduler, "run_due", stage.witness.books.watching(scheduler.run_due)))
         audit = Audit(stage, eyes)
         try:
             yield Simulation(plan, stage, audit)

@@ -11,18 +11,15 @@ from simulation.run import Outcome
 
 BUDGET_S = 120.0
 LINES = 40
+AGAIN = "cd tests && ../.venv/bin/python -m simulation --as-is"
 
 
 def explained(outcome: Outcome, play: Callable[[Plan], Outcome], budget_s: float = BUDGET_S) -> str:
-    """The shortened story of a failure, and how to play it again."""
+    """The shortened story of a failure, and how to play it again. `budget_s`: for looking for a shorter one."""
     shortest = shrink(outcome, play, budget_s)
     assert shortest.failure is not None
     lines = "\n".join(map(str, shortest.story.about(shortest.failure.ids, LINES)))
-    return (
-        f"{shortest.failure}\n\n{lines}\n\n"
-        f"shortened: cd tests && python -m simulation {shortest.plan}\n"
-        f"as found:  cd tests && python -m simulation {outcome.plan}"
-    )
+    return f"{shortest.failure}\n\n{lines}\n\nshortened: {AGAIN} {shortest.plan}\nas found:  {AGAIN} {outcome.plan}"
 
 
 def shrink(outcome: Outcome, play: Callable[[Plan], Outcome], budget_s: float = BUDGET_S) -> Outcome:

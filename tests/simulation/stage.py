@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import time, timedelta
 from typing import Any
@@ -18,12 +19,13 @@ from cartwake.kit.crypto import Vault
 from cartwake.kit.db import ENGINE, OPERATOR
 from cartwake.kit.ids import Ids
 from cartwake.kit.runtime import Runtime
-from cartwake.scheduler import TASKS, Task, run_scheduler
+from cartwake.scheduler import TASKS, Task, refill_plans, run_scheduler
 from cartwake.tenants.keys import create_key
 from cartwake.tenants.model import KeyKind
 from cartwake.web.app import create_app
 from cartwake.worker import run_worker
 from simulation.acts import Merchant, Shop
+from simulation.books import Books
 from simulation.carrier import StoryCarrier
 from simulation.database import StoryDatabase, Transaction
 from simulation.director import Director
@@ -40,20 +42,20 @@ SLOWER = {
 }
 
 
-def _watched(task: Task) -> Task:
+def _watched(task: Task, books: Books) -> Task:
     """The task, at the story's pace; whoever looks can see that a process is at it, and that it has ended well."""
+    noted = books.refilling if task.run is refill_plans else nullcontext
 
     async def run(runtime: Runtime, carrier: Carrier) -> None:
         process = CURRENT.get()
         assert process is not None
-        with process.busy("in a task"):
+        with process.busy("in a task"), noted():
             await task.run(runtime, carrier)
         process.director.coverage.tasks[task.name] += 1
 
     return replace(task, cron=SLOWER.get(task.name, task.cron), run=run)
 
 
-PLAYED_TASKS: tuple[Task, ...] = tuple(map(_watched, TASKS))
 CREDITS = (0, 15, 60, 1000)
 # Seconds until a cart is abandoned, and until its text is due. Most shops are quick, so that a story has many texts.
 DELAYS_S = ((60, 120), (60, 300), (300, 600), (1800, 2700))
@@ -86,6 +88,7 @@ class Stage:
     vault: Vault
     witness: Witness = field(init=False)
     carrier: StoryCarrier = field(init=False)
+    tasks: tuple[Task, ...] = field(init=False)
     people: People = field(init=False)
     crowd: Process = field(init=False)  # the people's own process, which nobody kills
     operator_key: str = ""
@@ -97,6 +100,7 @@ class Stage:
     def __post_init__(self) -> None:
         chaos = self.director.chaos
         self.witness = Witness(self.director, self.vault)
+        self.tasks = tuple(_watched(task, self.witness.books) for task in TASKS)
         self.carrier = StoryCarrier(Process("carrier", self.director), chaos, self.settings, self.witness)
         self.carrier.serve(self.some_web)
         self.crowd = Process("people", self.director)
@@ -133,7 +137,7 @@ class Stage:
             self.triggers[process] = StoryTrigger(process)
             process.start(run_worker(runtime, self.carrier, self.triggers[process], stop))
         else:
-            process.start(run_scheduler(runtime, self.carrier, stop, PLAYED_TASKS))
+            process.start(run_scheduler(runtime, self.carrier, stop, self.tasks))
 
     def kill(self, name: str) -> None:
         """Kill a process by its name."""
@@ -195,7 +199,7 @@ class Stage:
         async with runtime.db.transaction(OPERATOR) as conn:
             self.operator_key = await create_key(conn, runtime.moment(), KeyKind.OPERATOR)
         async with runtime.db.transaction(ENGINE) as conn:
-            await periodic.enrol(conn, runtime.clock.now(), [task.name for task in PLAYED_TASKS])
+            await periodic.enrol(conn, runtime.clock.now(), [task.name for task in self.tasks])
         await runtime.db.close()
 
     async def _merchant(self, number: int) -> Owner:

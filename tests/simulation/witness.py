@@ -17,12 +17,15 @@ from cartwake.carriers.protocol import OutboundText
 from cartwake.carriers.sandbox.encoding import segments
 from cartwake.consent.model import Action
 from cartwake.consent.store import CHANGES, INSERT_EVENTS
+from cartwake.jobs import periodic
 from cartwake.kit.crypto import Vault
 from cartwake.kit.phones import Phone, hash_phone
 from cartwake.messages import store
 from simulation.acts import Act, Cart, Merchant, Shop, undone_before
+from simulation.books import REFILLS, Books
 from simulation.carrier import Taken
 from simulation.chaos import CLOCK_WRONG_MAX_S
+from simulation.coverage import SAME_SHOP
 from simulation.database import Transaction
 from simulation.director import Director
 from simulation.process import Process
@@ -65,14 +68,28 @@ class Claim:
     message_id: UUID
     phone_hash: bytes
     began: int
+    looked: int  # when it had its shop's lock
     began_at: datetime
     decided_at: datetime  # when it had its locks, as it says itself
     committed: int
     worker: str
+    credits: int  # what its text costs
+
+    def was_met(self, look: Look) -> bool:
+        """Whether another worker looked for due texts while the shop of this one was locked."""
+        return look.worker != self.worker and self.looked < look.step < self.committed
 
     def overlaps(self, began: int, ended: int) -> bool:
         """Whether something that lasted from step to step was under way while this was claimed."""
         return began <= self.committed and ended >= self.began
+
+
+@dataclass(frozen=True)
+class Look:
+    """A worker looked for shops that have something due."""
+
+    worker: str
+    step: int
 
 
 @dataclass(frozen=True)
@@ -87,6 +104,7 @@ class Witness:
     """Sees every act, every commit and everything that reaches the carrier; raises `Broken`."""
 
     def __init__(self, director: Director, vault: Vault) -> None:
+        self.books = Books(director)
         self.merchants: list[Merchant] = []
         self.shops: dict[UUID, Shop] = {}
         self.carts: dict[tuple[UUID, str], Cart] = {}
@@ -102,6 +120,7 @@ class Witness:
         self.said: list[tuple[Cart, str, int]] = []  # texts that our web has answered, and the steps they began at
         self.held: dict[UUID, Held] = {}  # by message
         self.proved_at: dict[tuple[UUID, bytes], datetime] = {}  # the last consent event, by shop and phone
+        self._looks: list[Look] = []
         self._director = director
         self._vault = vault
         self._clocks_are_right = "clock_step" not in director.chaos.plan.faults  # else they tell no order
@@ -129,12 +148,16 @@ class Witness:
     # --- what the database commits ------------------------------------------------------------------------
 
     def committed(self, transaction: Transaction) -> None:
-        """Note the claims and suppressions of a transaction."""
+        """Note the looks, claims and suppressions of a transaction."""
+        if transaction.looked is not None:
+            self._cover_look(Look(transaction.process.name, transaction.looked))
         for query, params in transaction.statements:
             if query is store.BEGIN_SENDING:
                 self._note_claims(transaction, params)
             elif query is store.HOLD_OR_DROP:
                 self._note_holds(params)
+            elif query is periodic.CLAIM and params["name"] == REFILLS and transaction.wrote:
+                self.books.begun()
             elif query is INSERT_EVENTS:
                 self._note_proof(params)
             elif query is store.MOVE:
@@ -148,15 +171,18 @@ class Witness:
         decided_at, now = params["now"], self._director.now()
         if not transaction.began_at - TOLERANCE <= decided_at <= now + TOLERANCE:
             raise Broken("a claim says when it was made", f"{decided_at}, not {transaction.began_at} to {now}")
-        for attempt_id, message_id, phone in zip(params["attempts"], params["messages"], params["phones"], strict=True):
+        columns = (params["attempts"], params["messages"], params["phones"], params["bodies"])
+        for attempt_id, message_id, phone, body in zip(*columns, strict=True):
             self.claims[attempt_id] = claim = Claim(
                 message_id,
                 phone,
                 transaction.began_step,
+                transaction.looked or transaction.began_step,
                 transaction.began_at,
                 decided_at,
                 self._director.step_number,
                 transaction.process.name,
+                _price(self._vault.open(body, "text").decode(), self.cart_of(message_id)),
             )
             self._cover_claim(claim)
             transaction.process.in_hand[attempt_id] = "between claim and call"
@@ -256,6 +282,15 @@ class Witness:
         others = (other for other in self.claims.values() if other.worker != claim.worker)
         if any(claim.overlaps(other.began, other.committed) for other in others):
             meetings["another claim"] += 1
+        if met := sum(claim.was_met(look) for look in self._looks):
+            meetings[SAME_SHOP] += met
+
+    def _cover_look(self, look: Look) -> None:
+        """Whoever of the two commits later, a look and the claim that it met are counted once."""
+        self._looks.append(look)
+        met = sum(claim.was_met(look) for claim in self.claims.values())
+        if met:
+            self._director.coverage.meetings[SAME_SHOP] += met
 
     def _cover_stop(self, transaction: Transaction, phone_hash: bytes) -> None:
         """A STOP took effect; its transaction had begun before the claim of a text to that phone was done."""
@@ -358,7 +393,7 @@ class Witness:
 
     def price(self, taken: Taken) -> int:
         """What a text costs."""
-        return segments(taken.text.body) * PRICES[self.cart_of_attempt(taken.text.attempt_id).phone.country]
+        return _price(taken.text.body, self.cart_of_attempt(taken.text.attempt_id))
 
     def cart_of_attempt(self, attempt_id: UUID) -> Cart:
         """The cart that an attempt was made for."""
@@ -368,3 +403,8 @@ class Witness:
         """ "Not my number" counts at every shop, wherever it was said."""
         acts = [act for (_, phone), acts in self.consents.items() if phone == phone_hash for act in acts]
         return sorted((act for act in acts if act.kind == NOT_MINE), key=lambda act: act.began)
+
+
+def _price(body: str, cart: Cart) -> int:
+    """Credits of a text to a cart's phone."""
+    return segments(body) * PRICES[cart.phone.country]
