@@ -15,17 +15,21 @@ from cartwake.kit.db import Connection, row, rows
 # larger than another and a shop with a million events delays nobody.
 READ_WINDOW = """
 WITH waiting AS (
-  SELECT organization_id, shop_id, at FROM consent_unsealed
-  WHERE (organization_id, shop_id, at) > (%(organization_id)s, %(shop_id)s, %(at)s)
+  SELECT organization_id, shop_id, at, event_id FROM consent_unsealed
+  WHERE (organization_id, shop_id, at, event_id) > (%(organization_id)s, %(shop_id)s, %(at)s, %(event_id)s)
   ORDER BY organization_id, shop_id, at, event_id LIMIT %(limit)s
 )
-SELECT organization_id, shop_id, max(at) AS until, count(*) AS events FROM waiting GROUP BY 1, 2 ORDER BY 1, 2
+SELECT DISTINCT ON (organization_id, shop_id) organization_id, shop_id, at, event_id, count(*) OVER () AS window_size
+FROM waiting ORDER BY organization_id, shop_id, at DESC, event_id DESC
 """
-# A shop's first events: its chain begins. In order, so that two sealers cannot wait for each other.
+# A shop's first events: its chain begins. In order, so that two sealers cannot wait for each other; for shops without
+# a chain alone, for an insert that runs into a row waits for whoever is changing that row.
 BEGIN_CHAINS = """
 INSERT INTO consent_chains (organization_id, shop_id, position)
 SELECT organization_id, shop_id, 0 FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[])
   AS s (organization_id, shop_id)
+WHERE NOT EXISTS (SELECT FROM consent_chains c
+                  WHERE (c.organization_id, c.shop_id) = (s.organization_id, s.shop_id))
 ORDER BY 1, 2
 ON CONFLICT DO NOTHING
 """
@@ -42,9 +46,10 @@ FOR UPDATE OF c SKIP LOCKED
 # each shop's first on, so that what one phone said is chained in the order in which it was said.
 READ_UNSEALED = """
 SELECT u.organization_id, u.shop_id, u.event_id, u.at AS waits_at, e.at, e.action, e.channel, e.commitment
-FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(untils)s::timestamptz[])
-  AS s (organization_id, shop_id, until)
-JOIN consent_unsealed u ON (u.organization_id, u.shop_id) = (s.organization_id, s.shop_id) AND u.at <= s.until
+FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(ats)s::timestamptz[], %(events)s::uuid[])
+  AS s (organization_id, shop_id, last_at, last_event_id)
+JOIN consent_unsealed u ON (u.organization_id, u.shop_id) = (s.organization_id, s.shop_id)
+  AND (u.at, u.event_id) <= (s.last_at, s.last_event_id)
 JOIN consent_events e ON (e.organization_id, e.shop_id, e.event_id) = (u.organization_id, u.shop_id, u.event_id)
 ORDER BY u.organization_id, u.shop_id, u.at, u.event_id LIMIT %(limit)s
 """
@@ -150,6 +155,7 @@ class Place:
     organization_id: UUID = NOBODY
     shop_id: UUID = NOBODY
     at: datetime = EVER
+    event_id: UUID = NOBODY
 
 
 @dataclass(frozen=True)
@@ -166,7 +172,7 @@ class NewLink:
 
 
 async def read_window(conn: Connection, after: Place, limit: int) -> list[dict[str, Any]]:
-    """Shops with something to seal, each with `until` (how far) and `events` (how many)."""
+    """Shops with something to seal, each with its last event in the window, and how large the window is."""
     return await rows(conn, READ_WINDOW, vars(after) | {"limit": limit})
 
 
@@ -179,8 +185,8 @@ async def lock_heads(conn: Connection, shops: Sequence[dict[str, Any]]) -> list[
 
 async def read_unsealed(conn: Connection, shops: Sequence[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
     """What awaits sealing in shops whose heads are held: by shop, and in each by time."""
-    params = _shops(shops) | {"untils": [each["until"] for each in shops], "limit": limit}
-    return await rows(conn, READ_UNSEALED, params)
+    last = {"ats": [each["at"] for each in shops], "events": [each["event_id"] for each in shops]}
+    return await rows(conn, READ_UNSEALED, _shops(shops) | last | {"limit": limit})
 
 
 async def store_links(conn: Connection, links: Sequence[NewLink]) -> None:

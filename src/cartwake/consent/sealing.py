@@ -45,8 +45,9 @@ async def seal_batch(conn: Connection, now: datetime, after: Place, limit: int =
     if links:
         await chain_store.store_links(conn, links)
     last = window[-1]
-    is_last = sum(shop["events"] for shop in window) < limit
-    return Sealed(len(links), None if is_last else Place(last["organization_id"], last["shop_id"], last["until"]))
+    if last["window_size"] < limit:
+        return Sealed(len(links), None)
+    return Sealed(len(links), Place(last["organization_id"], last["shop_id"], last["at"], last["event_id"]))
 
 
 async def read_head(conn: Connection, organization_id: UUID, shop_id: UUID) -> Head:
