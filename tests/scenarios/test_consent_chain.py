@@ -18,7 +18,7 @@ from cartwake.kit.clock import ManualClock
 from cartwake.kit.db import ENGINE, WEB, Connection, rows
 from cartwake.kit.phones import hash_phone
 from cartwake.kit.runtime import Runtime
-from cartwake.scheduler import enrol, run_due
+from cartwake.scheduler import TASKS, enrol, run_due
 from chains import EXPORT, as_owner, audit, exported, lines_of, say, seal, verified
 from world import AINO, JONAS, RUTA, TICKED, UNTICKED, ShopClient, World
 
@@ -52,15 +52,12 @@ async def test_what_a_shopper_says_is_sealed_within_a_minute_and_can_be_shown(
     world: World, carrier: Carrier, clock: ManualClock
 ) -> None:
     shop = await world.shop()
-    await enrol(world.runtime, [])
+    await enrol(world.runtime, TASKS)
     await run_due(world.runtime, carrier)
     await shop.put_session(consent=TICKED)
-    clock.advance(minutes=1)
+    clock.advance(seconds=1)
     await shop.put_session(consent=UNTICKED)
     assert (await shop.call("GET", "/v1/consent-chain"))["position"] == 0
-    from cartwake.scheduler import TASKS
-
-    await enrol(world.runtime, TASKS)
     clock.advance(minutes=1)
     await run_due(world.runtime, carrier)
     found = verified(await exported(shop))
@@ -171,8 +168,7 @@ async def test_a_sealer_that_dies_anywhere_leaves_the_chain_right(world: World) 
             async with runtime.db.transaction(ENGINE) as conn:
                 with dying(conn, died_at):
                     await seal_batch(conn, runtime.clock.now(), Place())
-                if died_at < 50:
-                    break  # it got to its end
+            break  # it got to its end
         except CrashError:
             assert (await heads(runtime), await counts(runtime)) == before
             assert await audit(runtime) == [] and verified(await exported(shop)).waiting == 4
@@ -232,7 +228,7 @@ async def test_the_web_login_can_neither_chain_nor_unchain(world: World) -> None
     ):
         async with world.runtime.db.transaction(WEB) as conn:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                await conn.execute(statement)  # type: ignore[call-overload]
+                await conn.execute(statement)
             await conn.rollback()
 
 
@@ -345,7 +341,7 @@ async def test_whoever_tampers_in_the_database_is_noticed_by_audit_and_by_export
     assert await audit(world.runtime) == [] and verified(await exported(shop)).proven == 4
     victim = [line for line in lines_of(await exported(shop)) if line["type"] == "event"][1]["event_id"]
     with as_owner(fresh_url) as owner:
-        owner.execute(TAMPERED[what], {"event": victim, "other": b"x" * 16})  # type: ignore[call-overload]
+        owner.execute(TAMPERED[what], {"event": victim, "other": b"x" * 16})
     assert await audit(world.runtime) != []
     with pytest.raises(BadExportError):
         verified(await exported(shop))

@@ -18,6 +18,13 @@ from cartwake.web.auth import AtShop
 
 router = APIRouter(prefix="/v1", tags=["shoppers"])
 
+EXAMPLE = """\
+{"format":"cartwake-consent-chain-1","organization_id":"…","shop_id":"…","type":"chain"}
+{"action":"granted","at":"…","channel":"checkbox","commitment":"…","event_id":"…","link":"…","position":1,"proof":{…},…}
+{"action":"withdrawn","at":"…","channel":"api","commitment":"…","event_id":"…","link":"…","position":2,"proof":null,…}
+{"head":"…","position":2,"type":"head"}
+"""
+
 
 class ChainView(BaseModel):
     """Where the shop's consent chain stands. Keep it: no event up to there can be changed unnoticed any more."""
@@ -40,7 +47,11 @@ async def get_consent_chain(door: AtShop) -> ChainView:
         return chain_view(await read_head(conn, door.scope.organization_id, door.scope.shop_id))
 
 
-@router.get("/consent-chain/export", response_class=Ndjson)
+@router.get(
+    "/consent-chain/export",
+    response_class=Ndjson,
+    responses={200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}, "example": EXAMPLE}}}},
+)
 async def get_consent_chain_export(
     door: AtShop,
     phone: Annotated[
