@@ -50,7 +50,10 @@ FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(ats)s::timestamptz[]
   AS s (organization_id, shop_id, last_at, last_event_id)
 JOIN consent_unsealed u ON (u.organization_id, u.shop_id) = (s.organization_id, s.shop_id)
   AND (u.at, u.event_id) <= (s.last_at, s.last_event_id)
-JOIN consent_events e ON (e.organization_id, e.shop_id, e.event_id) = (u.organization_id, u.shop_id, u.event_id)
+CROSS JOIN LATERAL (
+  SELECT * FROM consent_events e
+  WHERE (e.organization_id, e.shop_id, e.event_id) = (u.organization_id, u.shop_id, u.event_id) LIMIT 1
+) AS e
 ORDER BY u.organization_id, u.shop_id, u.at, u.event_id LIMIT %(limit)s
 """
 INSERT_LINKS = """
@@ -76,28 +79,45 @@ SELECT position, head, sealed_at FROM consent_chains WHERE organization_id = %s 
 OLDEST_UNSEALED = """
 SELECT min(at) AS at FROM consent_unsealed
 """
-# A page of links with their events and the evidence that is still there. An event that is gone shows as nulls.
-_LINKS = """
+# Links with their events and the evidence that is still there; an event that is gone shows as nulls. The page is cut
+# first and the rest looked up by key, whatever is believed of tables that have just grown: planned as a join, each page
+# of a young chain read every event there is.
+_PAGE = """
+WITH page AS MATERIALIZED (
+  SELECT * FROM consent_links
+"""
+_WITH_EVENTS = """
+)
 SELECT l.organization_id, l.shop_id, l.position, l.event_id, l.link, l.sealed_at,
   e.action, e.channel, e.at, e.commitment, v.phone_hash, v.salt, v.evidence_sealed
-FROM consent_links l
-LEFT JOIN consent_events e USING (organization_id, shop_id, event_id)
-LEFT JOIN consent_evidence v USING (organization_id, shop_id, event_id)
+FROM page l
+LEFT JOIN LATERAL (
+  SELECT * FROM consent_events e
+  WHERE (e.organization_id, e.shop_id, e.event_id) = (l.organization_id, l.shop_id, l.event_id) LIMIT 1
+) AS e ON true
+LEFT JOIN LATERAL (
+  SELECT * FROM consent_evidence v
+  WHERE (v.organization_id, v.shop_id, v.event_id) = (l.organization_id, l.shop_id, l.event_id) LIMIT 1
+) AS v ON true
+ORDER BY l.organization_id, l.shop_id, l.position
 """
+# Of one shop. By equality: beside the wall's own condition, a comparison of rows would begin at the first link again.
 READ_LINKS = (
-    _LINKS
+    _PAGE
     + """
-WHERE l.organization_id = %(organization_id)s AND l.shop_id = %(shop_id)s AND l.position > %(position)s
-ORDER BY l.position LIMIT %(limit)s
+  WHERE organization_id = %(organization_id)s AND shop_id = %(shop_id)s AND position > %(position)s
+  ORDER BY position LIMIT %(limit)s
 """
+    + _WITH_EVENTS
 )
-# The same over every shop.
+# Of every shop.
 READ_EVERY_LINK = (
-    _LINKS
+    _PAGE
     + """
-WHERE (l.organization_id, l.shop_id, l.position) > (%(organization_id)s, %(shop_id)s, %(position)s)
-ORDER BY l.organization_id, l.shop_id, l.position LIMIT %(limit)s
+  WHERE (organization_id, shop_id, position) > (%(organization_id)s, %(shop_id)s, %(position)s)
+  ORDER BY organization_id, shop_id, position LIMIT %(limit)s
 """
+    + _WITH_EVENTS
 )
 # The newest links of the chains that grew since: `depth` of each, and the one before those.
 READ_NEWEST_LINKS = """
@@ -108,8 +128,10 @@ CROSS JOIN LATERAL (
   SELECT * FROM consent_links l
   WHERE (l.organization_id, l.shop_id) = (c.organization_id, c.shop_id) AND l.position >= c.position - %(depth)s
 ) AS l
-LEFT JOIN consent_events e
-  ON (e.organization_id, e.shop_id, e.event_id) = (l.organization_id, l.shop_id, l.event_id)
+LEFT JOIN LATERAL (
+  SELECT * FROM consent_events e
+  WHERE (e.organization_id, e.shop_id, e.event_id) = (l.organization_id, l.shop_id, l.event_id) LIMIT 1
+) AS e ON true
 WHERE c.sealed_at > %(since)s
 ORDER BY l.organization_id, l.shop_id, l.position
 """
@@ -133,19 +155,30 @@ WHERE l.event_id IS NULL AND u.event_id IS NULL
 """
 # What awaits sealing, with the evidence that is still there.
 READ_WAITING = """
-SELECT u.organization_id, u.shop_id, u.event_id, e.action, e.channel, e.at, e.commitment,
+WITH page AS MATERIALIZED (
+  SELECT * FROM consent_unsealed
+  WHERE organization_id = %(organization_id)s AND shop_id = %(shop_id)s AND (at, event_id) > (%(at)s, %(event_id)s)
+  ORDER BY at, event_id LIMIT %(limit)s
+)
+SELECT u.organization_id, u.shop_id, u.event_id, u.at AS waits_at, e.action, e.channel, e.at, e.commitment,
   v.phone_hash, v.salt, v.evidence_sealed
-FROM consent_unsealed u
-JOIN consent_events e USING (organization_id, shop_id, event_id)
-LEFT JOIN consent_evidence v USING (organization_id, shop_id, event_id)
-WHERE u.organization_id = %(organization_id)s AND u.shop_id = %(shop_id)s
-  AND (u.at, u.event_id) > (%(at)s, %(event_id)s)
-ORDER BY u.at, u.event_id LIMIT %(limit)s
+FROM page u
+CROSS JOIN LATERAL (
+  SELECT * FROM consent_events e
+  WHERE (e.organization_id, e.shop_id, e.event_id) = (u.organization_id, u.shop_id, u.event_id) LIMIT 1
+) AS e
+LEFT JOIN LATERAL (
+  SELECT * FROM consent_evidence v
+  WHERE (v.organization_id, v.shop_id, v.event_id) = (u.organization_id, u.shop_id, u.event_id) LIMIT 1
+) AS v ON true
+ORDER BY u.at, u.event_id
 """
 
 # Before every id and every time.
 NOBODY = UUID(int=0)
 EVER = datetime.min.replace(tzinfo=UTC)
+
+Link = tuple[UUID, UUID, int]  # organization, shop, position
 
 
 @dataclass(frozen=True)
@@ -219,18 +252,18 @@ async def read_head(conn: Connection, organization_id: UUID, shop_id: UUID) -> H
     return Head(**found) if found and found["head"] else None
 
 
-async def read_links(
-    conn: Connection, organization_id: UUID, shop_id: UUID, after: int, limit: int
-) -> list[dict[str, Any]]:
-    """A page of a shop's chain, with events and evidence."""
-    params = {"organization_id": organization_id, "shop_id": shop_id, "position": after, "limit": limit}
-    return await rows(conn, READ_LINKS, params)
+async def read_links(conn: Connection, after: Link, limit: int) -> list[dict[str, Any]]:
+    """The next links of a shop's chain, with events and evidence."""
+    return await rows(conn, READ_LINKS, _after(after, limit))
 
 
-async def read_every_link(conn: Connection, after: tuple[UUID, UUID, int], limit: int) -> list[dict[str, Any]]:
-    """A page of every shop's chain, with events and evidence. Engine login."""
-    params = {"organization_id": after[0], "shop_id": after[1], "position": after[2], "limit": limit}
-    return await rows(conn, READ_EVERY_LINK, params)
+async def read_every_link(conn: Connection, after: Link, limit: int) -> list[dict[str, Any]]:
+    """The next links, of whichever shop's chain, with events and evidence. Engine login."""
+    return await rows(conn, READ_EVERY_LINK, _after(after, limit))
+
+
+def _after(link: Link, limit: int) -> dict[str, Any]:
+    return {"organization_id": link[0], "shop_id": link[1], "position": link[2], "limit": limit}
 
 
 async def read_waiting(

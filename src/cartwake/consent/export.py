@@ -46,13 +46,13 @@ async def export_chain(
         if not waiting:
             break
         yield b"".join(_waiting(vault, found) for found in waiting if _is_theirs(found, phone_hash))
-        after = waiting[-1]["at"], waiting[-1]["event_id"]
+        after = waiting[-1]["waits_at"], waiting[-1]["event_id"]
     position = 0
     while True:
         async with begin() as conn:
             # First the head: were it read last, links that come between the two would be missing below it.
             head = await read_head(conn, organization_id, shop_id)
-            links = await chain_store.read_links(conn, organization_id, shop_id, position, PAGE)
+            links = await chain_store.read_links(conn, (organization_id, shop_id, position), PAGE)
         if not links:
             break
         yield b"".join(_link(vault, found, phone_hash) for found in links)
