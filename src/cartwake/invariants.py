@@ -2,7 +2,8 @@
 
 Tests, the hourly job and `cartwake audit` share them. They look across rooms on purpose: most of what can
 go wrong goes wrong between two of them. Each is one statement, so it sees one moment even while others
-write, and each names the guarantee that it watches.
+write, and each names the guarantee that it watches. What only a reading of every consent event tells is apart, in
+`broken_proofs`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from cartwake.consent import invariants as consents
 from cartwake.credits import invariants as credits
+from cartwake.kit.crypto import Vault
 from cartwake.kit.db import Connection, rows
 
 # G2: credits that are reserved belong to a text that is in flight, and to no other.
@@ -131,6 +134,12 @@ async def broken_invariants(conn: Connection, now: datetime) -> list[Broken]:
     return [broken for broken in found if broken.rows]
 
 
+async def broken_proofs(conn: Connection, vault: Vault) -> list[Broken]:
+    """What of `PROOFS` does not hold. It reads every consent event there is, so `cartwake audit` alone asks."""
+    found = [Broken(name, guarantee, await query(conn, vault)) for name, guarantee, query in PROOFS]
+    return [broken for broken in found if broken.rows]
+
+
 async def note_checks(conn: Connection, now: datetime, broken: Sequence[Broken]) -> None:
     """Remember what a look at every invariant came to. Engine login."""
     counts = {name: 0 for name, _, _ in INVARIANTS} | {each.name: len(each.rows) for each in broken}
@@ -156,6 +165,14 @@ INVARIANTS: tuple[tuple[str, str, Query], ...] = (
     ("claimed_inside_the_window", "G5", _asks(CLAIMED_OUTSIDE_WINDOW)),
     ("one_text_per_phone_and_day", "G7", _asks(RECIPIENT_TEXTED_TWICE_A_DAY)),
     ("shops_within_their_cap", "G7", _asks(SHOP_OVER_CAP)),
+    ("consent_heads_are_the_last_links", "G10", lambda conn, _: consents.heads_off_their_links(conn)),
+    ("newest_consents_chain", "G10", consents.broken_newest_links),
     ("queues_wake_in_time", "nothing is lost", _asks(QUEUE_SLEEPS_PAST_MESSAGE)),
     ("the_outbox_wakes", "nothing is lost", _asks(OUTBOX_SLEEPS)),
+)
+
+# Checked with the secret keys, and by reading everything: not every hour.
+PROOFS: tuple[tuple[str, str, Callable[[Connection, Vault], Awaitable[list[dict[str, Any]]]]], ...] = (
+    ("consents_chain", "G10", consents.broken_links),
+    ("every_consent_is_chained", "G10", lambda conn, _: consents.forgotten_events(conn)),
 )

@@ -15,6 +15,8 @@ import structlog
 from cartwake.carriers.protocol import Carrier
 from cartwake.carts.abandonment import ask_again, expire_stale, time_out_payments
 from cartwake.carts.model import Refusal
+from cartwake.consent.chain_store import Place
+from cartwake.consent.sealing import seal_batch
 from cartwake.credits.refills import due_for_refill, refill
 from cartwake.invariants import broken_invariants, note_checks
 from cartwake.jobs import periodic
@@ -133,6 +135,14 @@ async def sweep_answers(runtime: Runtime, _carrier: Carrier) -> None:
         await forget_answers(conn, runtime.clock.now())
 
 
+async def seal_consents(runtime: Runtime, _carrier: Carrier) -> None:
+    """What shoppers agreed to and took back becomes part of their shops' chains, window after window."""
+    place: Place | None = Place()
+    while place is not None:
+        async with runtime.db.transaction(ENGINE) as conn:
+            place = (await seal_batch(conn, runtime.clock.now(), place)).next
+
+
 async def check_invariants(runtime: Runtime, _carrier: Carrier) -> None:
     """What must always be true, looked at in production too."""
     async with runtime.db.transaction(ENGINE) as conn:
@@ -147,6 +157,7 @@ TASKS: tuple[Task, ...] = (
     Task("abandonment_scan", "*/5 * * * *", scan_abandoned),
     Task("stale_sweep", "*/5 * * * *", sweep_stale),
     Task("unknown_outcomes", "* * * * *", resolve_unknown),
+    Task("consent_sealing", "* * * * *", seal_consents),
     Task("plan_refills", "10 * * * *", refill_plans),
     Task("missing_receipts", "20 * * * *", ask_for_missing_receipts),
     Task("idempotent_answers", "30 * * * *", sweep_answers),

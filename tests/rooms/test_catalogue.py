@@ -11,7 +11,7 @@ from catalogue import PLATFORM_TABLES, TABLES
 
 # Unique keys that must hold over the whole deployment, because they are looked up before the tenant is known.
 DIRECTORY_KEYS = {"api_keys_directory", "senders_directory", "short_links_directory"}
-APPEND_ONLY = {"org_sms_credit_ledger", "consent_events", "sms_template_versions"}
+APPEND_ONLY = {"org_sms_credit_ledger", "consent_events", "consent_links", "sms_template_versions"}
 
 UNIQUE_KEYS = """
 SELECT i.indexrelid::regclass::text AS name, t.relname AS table_name,

@@ -201,6 +201,8 @@ async def test_stop_suppresses_the_phone_at_this_shop_once(world: World, clock: 
         assert answer.status_code == 200
         assert_plain_page(answer, "lt")
         assert_says(answer, opt_out_page("lt").done)
+        head = await text.shop.call("GET", "/v1/consent-chain")
+        assert f" UTC · {head['position']} · {head['head']}</p>" in answer.text, "a receipt"
     assert await text.consent_events() == ["granted", "suppressed"]
     assert (await text.shop.session())["consent"] == {"granted": False, "suppressed": True}
     clock.advance(minutes=1)

@@ -193,9 +193,15 @@ CREATE TRIGGER heed_nothing BEFORE INSERT OR UPDATE ON consent_states FOR EACH R
 HEED_AGAIN = """
 DROP FUNCTION IF EXISTS heed_nothing CASCADE;
 ALTER TABLE consent_events DISABLE TRIGGER USER;
+ALTER TABLE consent_links DISABLE TRIGGER USER;
+DELETE FROM consent_links;
+DELETE FROM consent_chains;
+DELETE FROM consent_unsealed;
 DELETE FROM consent_evidence USING consent_events AS e
   WHERE consent_evidence.event_id = e.event_id AND e.action = 'suppressed';
 DELETE FROM consent_events WHERE action = 'suppressed';
+INSERT INTO consent_unsealed SELECT organization_id, shop_id, at, event_id FROM consent_events;
+ALTER TABLE consent_links ENABLE TRIGGER USER;
 ALTER TABLE consent_events ENABLE TRIGGER USER;
 """
 

@@ -42,7 +42,7 @@ from conftest import TUESDAY_MORNING, database_url
 from deployment import Deployment, free_port, leave_cart
 from receiver import receiving
 from typed import Cartwake
-from world import RUTA
+from world import RUTA, TICKED
 
 Found = dict[str, tuple[str, str, str]]
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -618,6 +618,20 @@ async def test_a_reservation_that_nobody_settles_is_noticed(doctor: Doctor) -> N
     assert (await doctor.examine())["reservations"][0] == "ok"
     found = await doctor.examine(timedelta(hours=26))
     assert found["reservations"][:2] == ("fail", "reservations open for more than 25 hours: 1")
+
+
+async def test_consent_that_nobody_chains_is_told(doctor: Doctor) -> None:
+    shop = await doctor.deployment.shop()
+    await shop.put_session(consent=TICKED)
+    assert (await doctor.examine())["consent chain"][0] == "ok"
+    verdict, said, mend = (await doctor.examine(timedelta(minutes=6)))["consent chain"]
+    assert (verdict, said) == (
+        "fail",
+        f"consent events have waited for their chain since {TUESDAY_MORNING:%Y-%m-%d %H:%M} UTC",
+    )
+    assert "consent_sealing" in mend
+    await doctor.deployment.jump(minutes=1)
+    assert (await doctor.examine(timedelta(minutes=6)))["consent chain"][0] == "ok"
 
 
 async def test_a_thrown_kill_switch_is_told(doctor: Doctor) -> None:

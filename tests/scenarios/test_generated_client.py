@@ -122,7 +122,8 @@ def generate(description: httpx.Response, folder: Path) -> None:
     """Run the generator on the document; a warning is a failure."""
     document, settings = folder / "openapi.json", folder / "settings.yml"
     document.write_bytes(description.content)
-    settings.write_text("post_hooks: []\n")
+    # The generator knows no file of JSON lines; to a client it is bytes.
+    settings.write_text("post_hooks: []\ncontent_type_overrides:\n  application/x-ndjson: application/octet-stream\n")
     command: list[str | Path] = [
         sys.executable,
         "-m",

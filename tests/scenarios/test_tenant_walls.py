@@ -84,6 +84,8 @@ async def walls(deployment: Deployment, fresh_url: str) -> AsyncIterator[Walls]:
     await deployment.outlast_a_cart()
     for phone in (RUTA, AINO):
         await deployment.reply(phone, "Hello?")
+    for shop, phone in ((victim, RUTA), (stranger, AINO)):  # what was said so far is sealed, and this is not yet
+        await shop.call("POST", "/v1/consent-withdrawals", {"phone": phone})
     with psycopg.connect(fresh_url) as owner:
         found = owner.execute(TABLES).fetchall()
         tables = [name for name, _walled, has_organization, *_ in found if has_organization]

@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
-from cartwake.invariants import broken_invariants
+from cartwake.invariants import broken_invariants, broken_proofs
 from cartwake.kit.db import Connection
 from simulation.acts import Cart, Merchant
 from simulation.carrier import Taken
@@ -42,6 +42,7 @@ FROM org_sms_credit_balances b
 LEFT_OPEN = """
 SELECT 'reservation' AS kind, reservation_id::text AS id FROM sms_credit_reservations WHERE state = 'reserved'
 UNION ALL SELECT 'carrier event', event_id::text FROM carrier_events WHERE processed_at IS NULL
+UNION ALL SELECT 'awaits sealing', event_id::text FROM consent_unsealed
 UNION ALL SELECT 'set aside', event_id::text FROM carrier_events WHERE outcome IN ('unreadable', 'failed')
 """
 SESSIONS = "SELECT shop_id, external_id, state, refusal, scan_at, consented_phone, updated_at FROM checkout_sessions"
@@ -118,6 +119,8 @@ class Audit:
         """
         self.look()
         self._witness.books.conclude(self._witness.merchants, calm_since)
+        for broken in self._stage.director.run(broken_proofs(self._conn, self._stage.vault)):
+            raise Broken(f"invariant {broken.name}", str(broken.rows), _ids(broken.rows))
         if left := self._rows(LEFT_OPEN):
             raise Broken("everything ends", str(left), [row["id"] for row in left])
         messages = self._rows(MESSAGES)

@@ -16,6 +16,7 @@ from uuid import UUID
 from cartwake import invariants, scheduler, worker
 from cartwake.carriers.protocol import Absent, Throttled, Unknown
 from cartwake.carts import store as carts
+from cartwake.consent import chain_store as chains
 from cartwake.consent import store as consents
 from cartwake.credits import ledger, reservations
 from cartwake.credits.model import Change, EntryType
@@ -119,6 +120,8 @@ VARIANTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "refills_rarely": lambda: patch.dict(stage.SLOWER, plan_refills="10 3 * * *"),
     # A release gives back too much, which is put right later.
     "credit_too_many": _one_credit_too_many,
+    # The first link of every batch is not written, though the head goes on from it.
+    "link_lost": lambda: patch.object(chains, "INSERT_LINKS", chains.INSERT_LINKS + "OFFSET 1"),
     # An invariant that is broken where only two clocks differ: a false alarm.
     "clocks_in_order": _clocks_without_tolerance,
 }

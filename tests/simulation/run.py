@@ -58,6 +58,7 @@ SELECT min(at) FROM (
   UNION ALL SELECT min(scan_at) FROM checkout_sessions
     WHERE state IN ('open', 'abandoned') AND stale_at > %(now)s
   UNION ALL SELECT min(payment_until) FROM checkout_sessions WHERE state = 'payment_pending'
+  UNION ALL SELECT min(at) FROM consent_unsealed
   UNION ALL SELECT min(received_at) FROM carrier_events WHERE processed_at IS NULL
 ) AS t
 """

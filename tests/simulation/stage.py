@@ -39,6 +39,7 @@ SLOWER = {
     "abandonment_scan": "*/10 * * * *",
     "unknown_outcomes": "*/10 * * * *",
     "stale_sweep": "*/20 * * * *",
+    "consent_sealing": "*/10 * * * *",
 }
 
 

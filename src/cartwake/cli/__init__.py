@@ -5,8 +5,8 @@ from __future__ import annotations
 import psycopg
 import typer
 
-from cartwake.cli import events, looking, operator, processes, recovery
-from cartwake.cli.plumbing import MERCHANTS, RUN, fail
+from cartwake.cli import consent, events, looking, operator, processes, recovery
+from cartwake.cli.plumbing import LOOK, MERCHANTS, RUN, fail
 from cartwake.kit.config import ConfigError
 from cartwake.kit.db import ailment
 from cartwake.kit.errors import CartwakeError
@@ -30,6 +30,7 @@ for name, group in (
     ("credits", operator.credits_app),
 ):
     app.add_typer(group, name=name, rich_help_panel=MERCHANTS)
+app.add_typer(consent.consent_app, name="consent", rich_help_panel=LOOK)
 app.add_typer(events.events_app, name="events", rich_help_panel=RUN)
 
 

@@ -21,17 +21,18 @@ Uuid = Annotated[UUID, typer.Argument()]
 
 @app.command(rich_help_panel=LOOK)
 def audit() -> None:
-    """Check every invariant; exit 1 and show the rows when one does not hold."""
-    from cartwake.invariants import INVARIANTS, broken_invariants
+    """Check every invariant, the consent chains from end to end; exit 1 and show the rows when one does not hold."""
+    from cartwake.invariants import INVARIANTS, PROOFS, broken_invariants, broken_proofs
 
     async def look(runtime: Runtime) -> int:
         async with runtime.db.transaction(ENGINE) as conn:
             broken = await broken_invariants(conn, runtime.clock.now())
+            broken += await broken_proofs(conn, runtime.vault)
         for each in broken:
             typer.echo(f"BROKEN {each.name} ({each.guarantee}): {len(each.rows)} rows, of which")
             for row in each.rows[:5]:
                 typer.echo("  " + ", ".join(f"{name}={value}" for name, value in row.items()))
-        typer.echo(f"{len(INVARIANTS)} invariants checked, {len(broken)} broken.")
+        typer.echo(f"{len(INVARIANTS) + len(PROOFS)} invariants checked, {len(broken)} broken.")
         return 1 if broken else 0
 
     raise typer.Exit(run_with(look))

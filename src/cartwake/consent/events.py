@@ -1,19 +1,19 @@
 """Giving and taking back consent: the state row and its event, always in one transaction.
 
-Each event carries a commitment, SHA-256 over a random salt and its evidence. The evidence lies in a
-side table; erasing it leaves the event and its commitment standing.
+Each event carries a commitment, SHA-256 over a random salt and its evidence. Salt and evidence lie in a
+side table; erasing them leaves the event and its commitment standing, and nobody can guess what it hid.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
 from cartwake.consent import store
+from cartwake.consent.chain import SALT_BYTES, commitment_of, instant
 from cartwake.consent.model import (
     NEVER_ASKED,
     Action,
@@ -24,10 +24,11 @@ from cartwake.consent.model import (
     Evidence,
     Suppression,
 )
+from cartwake.kit.crypto import Vault
 from cartwake.kit.db import Connection
 from cartwake.kit.moment import Moment
 
-SALT_BYTES = 16
+EVIDENCE_PURPOSE = "evidence"
 
 
 async def grant(conn: Connection, moment: Moment, channel: Channel, changes: Sequence[ConsentChange]) -> None:
@@ -92,12 +93,6 @@ async def read_consents_for_claim(
     return states, await store.read_suppressed_everywhere(conn, [key[2] for key in keys])
 
 
-def commitment(salt: bytes, action: str, phone_hash: bytes, at: datetime, evidence: dict[str, Any]) -> bytes:
-    """What binds an event to its evidence: recomputed by whoever verifies an export."""
-    body = {"action": action, "at": at.isoformat(), "evidence": evidence, "phone": phone_hash.hex()}
-    return hashlib.sha256(salt + json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).digest()
-
-
 async def _record(
     conn: Connection,
     moment: Moment,
@@ -132,22 +127,46 @@ async def _write_events(
         return
     now = moment.after_waiting().now
     ats = [max(now, last[_key(change)] + store.INSTANT) for change in changes]
-    evidence = [_plain(change.evidence) for change in changes]
+    event_ids = [moment.ids.new(at) for at in ats]
+    evidence = await _evidence_of(conn, moment, changes)
     salts = [moment.ids.token_bytes(SALT_BYTES) for _ in changes]
     proofs: dict[str, list[Any]] = {
-        "events": [moment.ids.new(at) for at in ats],
+        "events": event_ids,
         "ats": ats,
         "salts": salts,
         "commitments": [
-            commitment(salt, action, change.phone_hash, at, plain)
-            for salt, change, at, plain in zip(salts, changes, ats, evidence, strict=True)
+            commitment_of(salt, event_id, action, channel, instant(at), plain)
+            for salt, event_id, at, plain in zip(salts, event_ids, ats, evidence, strict=True)
         ],
-        "evidence": [moment.vault.seal(json.dumps(plain, ensure_ascii=False), "evidence") for plain in evidence],
+        "evidence": [moment.vault.seal(json.dumps(plain, ensure_ascii=False), EVIDENCE_PURPOSE) for plain in evidence],
     }
     await store.insert_events(conn, action, channel, changes, proofs=proofs)
 
 
-def _plain(evidence: Evidence) -> dict[str, Any]:
+async def _evidence_of(conn: Connection, moment: Moment, changes: Sequence[ConsentChange]) -> list[dict[str, str]]:
+    """Each change's evidence, with the phone in plain: who knows only its hash has it from the phone's last event."""
+    nameless = [change for change in changes if change.evidence.phone is None]
+    known = await store.read_latest_evidence(conn, nameless) if nameless else {}
+    phones = {key: _phone_in(moment.vault, sealed) for key, sealed in known.items()}
+    return [
+        _plain(replace(change.evidence, phone=change.evidence.phone or phones.get(_key(change)))) for change in changes
+    ]
+
+
+def open_evidence(vault: Vault, sealed: bytes) -> dict[str, str]:
+    """An event's evidence. Raises `ValueError` when it was altered or its key is gone."""
+    evidence: dict[str, str] = json.loads(vault.open(sealed, EVIDENCE_PURPOSE))
+    return evidence
+
+
+def _phone_in(vault: Vault, sealed: bytes) -> str | None:
+    try:
+        return open_evidence(vault, sealed).get("phone")
+    except ValueError:  # `cartwake audit` tells of it; nobody's STOP has to wait until it is mended
+        return None
+
+
+def _plain(evidence: Evidence) -> dict[str, str]:
     return {name: value for name, value in asdict(evidence).items() if value is not None}
 
 

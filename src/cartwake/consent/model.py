@@ -41,6 +41,7 @@ class Suppression(enum.StrEnum):
 class Evidence:
     """What a controller must be able to show (GDPR 7(1); BGH I ZR 164/09: the whole declaration, printable)."""
 
+    phone: str | None = field(default=None, repr=False)  # E.164; None: as in the phone's event before, if it had one
     wording: str | None = None  # the exact text beside the box, or the shopper's own words
     wording_version: str | None = None
     locale: str | None = None

@@ -87,7 +87,7 @@ CHANGES = {
     Action.UNSUPPRESSED: UNSUPPRESS,
 }
 # The events of rows that the transaction has locked, each later than the last one of its row: `state_at` says when
-# that was.
+# that was. What awaits sealing is written with them, in the one statement.
 INSERT_EVENTS = """
 WITH e AS (
   SELECT * FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(phones)s::bytea[], %(events)s::uuid[],
@@ -96,14 +96,30 @@ WITH e AS (
 ), stamped AS (
   UPDATE consent_states s SET state_at = e.at FROM e
   WHERE (s.organization_id, s.shop_id, s.phone_hash) = (e.organization_id, e.shop_id, e.phone_hash)
+), written AS (
+  INSERT INTO consent_events (organization_id, shop_id, event_id, action, channel, commitment, at)
+  SELECT organization_id, shop_id, event_id, %(action)s, %(channel)s, commitment, at FROM e
+  RETURNING organization_id, shop_id, at, event_id
 )
-INSERT INTO consent_events (organization_id, shop_id, event_id, action, channel, commitment, at)
-SELECT organization_id, shop_id, event_id, %(action)s, %(channel)s, commitment, at FROM e
+INSERT INTO consent_unsealed (organization_id, shop_id, at, event_id) SELECT * FROM written
 """
 INSERT_EVIDENCE = """
 INSERT INTO consent_evidence (organization_id, shop_id, event_id, phone_hash, salt, evidence_sealed)
 SELECT * FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(events)s::uuid[], %(phones)s::bytea[],
                      %(salts)s::bytea[], %(evidence)s::bytea[])
+"""
+# The latest evidence of each phone that says which phone it is.
+READ_LATEST_EVIDENCE = """
+SELECT c.organization_id, c.shop_id, c.phone_hash, v.evidence_sealed
+FROM (
+  SELECT DISTINCT * FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[], %(phones)s::bytea[])
+    AS c (organization_id, shop_id, phone_hash)
+) AS c
+CROSS JOIN LATERAL (
+  SELECT v.evidence_sealed FROM consent_evidence v
+  WHERE (v.organization_id, v.shop_id, v.phone_hash) = (c.organization_id, c.shop_id, c.phone_hash)
+  ORDER BY v.event_id DESC LIMIT 1
+) AS v
 """
 SUPPRESS_EVERYWHERE = """
 SELECT suppress_phone_everywhere(%s, %s)
@@ -175,6 +191,14 @@ async def insert_events(
     params = _columns(changes) | proofs | {"action": action, "channel": channel}
     await conn.execute(INSERT_EVENTS, params)
     await conn.execute(INSERT_EVIDENCE, params)
+
+
+async def read_latest_evidence(conn: Connection, changes: Sequence[ConsentChange]) -> dict[StateKey, bytes]:
+    """The sealed evidence of the last event of each change's phone, where there is one."""
+    return {
+        (found["organization_id"], found["shop_id"], found["phone_hash"]): found["evidence_sealed"]
+        for found in await rows(conn, READ_LATEST_EVIDENCE, _columns(changes))
+    }
 
 
 async def read_states_locked(conn: Connection, keys: Sequence[StateKey]) -> dict[StateKey, ConsentState]:

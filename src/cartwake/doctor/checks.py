@@ -31,6 +31,7 @@ CHECKS: tuple[Check, ...] = (
     Check("periodic tasks", work.look_at_tasks, (LOGINS, MIGRATIONS)),
     Check("workers", work.look_at_workers, (LOGINS, MIGRATIONS)),
     Check("carrier events", work.look_at_events, (LOGINS, MIGRATIONS)),
+    Check("consent chain", work.look_at_sealing, (LOGINS, MIGRATIONS)),
     Check("reply webhooks", work.look_at_reply_webhooks, (LOGINS, MIGRATIONS)),
     Check("credits", work.look_at_credits, (LOGINS, MIGRATIONS)),
     Check("reservations", work.look_at_reservations, (LOGINS, MIGRATIONS)),

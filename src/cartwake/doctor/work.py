@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from cartwake import __version__
+from cartwake.consent.chain_store import oldest_unsealed
 from cartwake.credits.invariants import reservations_open_longer_than
 from cartwake.doctor.model import Finding, Patient, bad, ok, warn
 from cartwake.jobs.beats import GONE_AFTER_S, read_beats
@@ -20,6 +21,8 @@ from cartwake.tenants.switches import deployment_paused_since, read_pauses
 
 # A scheduler looks twice a second; a task that waits so much longer (machine seconds) has nobody who runs it.
 TASK_LATE_S = 120.0
+# What shoppers say is sealed within a minute or two; the machine that wrote it may have a clock that is behind.
+UNSEALED_S = 300.0
 # Unknown outcomes are given up, and their credits released, after a day at the latest.
 RESERVATION_STALE = timedelta(hours=25)
 # A server that restarts is no news.
@@ -103,6 +106,18 @@ async def look_at_reply_webhooks(patient: Patient) -> Finding:
         "Tell the merchant: their server must answer 2xx, or PUT /v1/reply-webhook names another. Each reply is tried "
         "for a day; GET /v1/replies has them all.",
     )
+
+
+async def look_at_sealing(patient: Patient) -> Finding:
+    """What shoppers agreed to and took back is in its shop's chain."""
+    async with patient.as_login(ENGINE) as conn:
+        waiting_since = await oldest_unsealed(conn)
+    if waiting_since and waiting_since < patient.clock.now() - patient.clock.machine(UNSEALED_S):
+        said = f"consent events have waited for their chain since {waiting_since:%Y-%m-%d %H:%M} UTC"
+        return bad(
+            said, "Let a scheduler run, whose task consent_sealing chains them; then look with `cartwake audit`."
+        )
+    return ok("every consent event is chained, or about to be")
 
 
 async def look_at_credits(patient: Patient) -> Finding:

@@ -61,5 +61,5 @@ def _reply(shop: ShopScope, meaning: Intent, event: CarrierEvent) -> Reply:
 
 
 def _change(vault: Vault, shop: ShopScope, payload: dict[str, Any]) -> ConsentChange:
-    evidence = Evidence(wording=payload["body"], actor="shopper")
+    evidence = Evidence(phone=payload["sender"], wording=payload["body"], actor="shopper")
     return ConsentChange(shop.organization_id, shop.shop_id, hash_phone(vault, payload["sender"]), evidence)

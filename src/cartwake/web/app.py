@@ -13,6 +13,7 @@ from cartwake.kit import tracing
 from cartwake.kit.runtime import Runtime
 from cartwake.web import health
 from cartwake.web.api import (
+    consent_chain,
     doubts,
     keys,
     merchants,
@@ -44,6 +45,7 @@ API = (
     templates,
     replies,
     shoppers,
+    consent_chain,
     merchants,
     organizations,
     switches,

@@ -53,7 +53,8 @@ async def record_checkout(
     elif not news.consent.granted:
         session = await _take_back(conn, moment, session, news.consent)
     elif is_news:
-        session = await _give(conn, moment, session, news.consent, is_repeat=is_repeat)
+        assert phone is not None, "consent comes with a phone"
+        session = await _give(conn, moment, session, phone, news.consent, is_repeat=is_repeat)
     return Recorded(session, await read_consent_of(conn, session), before is None, phone_problem)
 
 
@@ -64,13 +65,16 @@ async def read_consent_of(conn: Connection, session: Session) -> ConsentState:
     return await events.read_consent(conn, (session.organization_id, session.shop_id, session.phone_hash))
 
 
-async def _give(conn: Connection, moment: Moment, session: Session, form: ConsentForm, *, is_repeat: bool) -> Session:
+async def _give(
+    conn: Connection, moment: Moment, session: Session, phone: Phone, form: ConsentForm, *, is_repeat: bool
+) -> Session:
     """The box is ticked for the phone that came with it: an event, unless it says what is known."""
     assert session.phone_hash is not None, "consent comes with a phone"
     # Known in this session. What comes again as it was does not undo a withdrawal made since, elsewhere.
     if session.consented and (is_repeat or (await read_consent_of(conn, session)).granted):
         return session
-    await events.grant(conn, moment, Channel.CHECKBOX, [_change(moment.vault, session, session.phone_hash, form)])
+    change = _change(moment.vault, session, session.phone_hash, form, phone.e164)
+    await events.grant(conn, moment, Channel.CHECKBOX, [change])
     if not session.consented:
         await remember_consent(conn, moment, session, session.phone_hash)
     return replace(session, consented_phone=session.phone_hash)
@@ -139,8 +143,11 @@ def _facts(moment: Moment, news: SessionForm, phone: Phone | None) -> CheckoutFa
     )
 
 
-def _change(vault: Vault, session: Session, phone_hash: bytes, form: ConsentForm) -> ConsentChange:
+def _change(
+    vault: Vault, session: Session, phone_hash: bytes, form: ConsentForm, phone: str | None = None
+) -> ConsentChange:
     evidence = Evidence(
+        phone=phone,
         wording=form.wording,
         wording_version=form.wording_version,
         locale=form.locale,

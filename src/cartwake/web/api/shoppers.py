@@ -5,15 +5,17 @@ from __future__ import annotations
 from uuid import UUID
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from cartwake.carts.links import read_recovery_token
 from cartwake.consent.events import withdraw
 from cartwake.consent.model import Channel, ConsentChange, Evidence
+from cartwake.consent.sealing import read_head
 from cartwake.kit.errors import BadInput, NotKnown
 from cartwake.kit.phones import hash_phone, mask, parse_mobile
 from cartwake.messages.reading import read_message
 from cartwake.tenants.organizations import read_shop
+from cartwake.web.api.consent_chain import ChainView, chain_view
 from cartwake.web.api.fields import Body, PhoneText, ShortText, TokenText, example
 from cartwake.web.auth import AtShop
 
@@ -34,6 +36,7 @@ class WithdrawalView(BaseModel):
 
     phone: str
     granted: bool
+    chain: ChainView = Field(description="Where the chain of consent events stood before this one is sealed into it.")
 
 
 class TokenForm(Body):
@@ -60,9 +63,11 @@ async def post_consent_withdrawal(door: AtShop, form: WithdrawalForm) -> Withdra
         phone = parse_mobile(form.phone, shop.default_country)
         phone_hash = hash_phone(moment.vault, phone.e164)
         # Also when nobody agreed yet, as far as we can see: a box that is ticked this very moment loses.
-        change = ConsentChange(scope.organization_id, scope.shop_id, phone_hash, Evidence(actor=form.actor))
+        evidence = Evidence(phone=phone.e164, actor=form.actor)
+        change = ConsentChange(scope.organization_id, scope.shop_id, phone_hash, evidence)
         await withdraw(conn, moment, Channel.API, [change])
-    return WithdrawalView(phone=mask(phone.e164), granted=False)
+        head = await read_head(conn, scope.organization_id, scope.shop_id)
+    return WithdrawalView(phone=mask(phone.e164), granted=False, chain=chain_view(head))
 
 
 @router.post("/recovery-tokens/verification")

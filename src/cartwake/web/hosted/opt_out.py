@@ -10,8 +10,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cartwake.carts.links import PATHS, open_link
+from cartwake.consent.chain import Head
 from cartwake.consent.events import suppress, suppressed_before
 from cartwake.consent.model import Channel, ConsentChange, Evidence, Suppression
+from cartwake.consent.sealing import read_head
 from cartwake.kit.db import Connection
 from cartwake.kit.moment import Moment
 from cartwake.messages.reading import recipient_of
@@ -44,9 +46,11 @@ async def opt_out(request: Request) -> Response:
         shop = await read_shop(conn, found.scope)
         if wish:
             await stop_texts(conn, moment, found.scope, phone_hash, wish)
+            head = await read_head(conn, found.scope.organization_id, found.scope.shop_id)
     words = opt_out_page(locale)
     if wish:
-        return notice(200, locale, words.done if wish is Suppression.STOP else words.done_not_mine)
+        said = words.done if wish is Suppression.STOP else words.done_not_mine
+        return notice(200, locale, said, receipt_of(moment, head))
     return page(
         "opt_out.html",
         400 if is_press else 200,  # a press of neither button is nobody's decision: ask again
@@ -57,6 +61,11 @@ async def opt_out(request: Request) -> Response:
         not_mine=words.not_mine,
         not_mine_hint=words.not_mine_hint,
     )
+
+
+def receipt_of(moment: Moment, head: Head) -> str:
+    """When it was said and where the shop's consent chain stood then: figures, which every language reads alike."""
+    return f"{moment.now:%Y-%m-%d %H:%M:%S} UTC · {head.position} · {head.head.hex()}"
 
 
 async def stop_texts(

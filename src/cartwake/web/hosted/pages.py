@@ -44,7 +44,7 @@ def dead_link(status: int, locale: str) -> HTMLResponse:
     return notice(status, locale, opt_out_page(locale).expired)
 
 
-def notice(status: int, locale: str, words: str) -> HTMLResponse:
-    """A page that only says something: its first sentence large, the rest below."""
+def notice(status: int, locale: str, words: str, receipt: str | None = None) -> HTMLResponse:
+    """A page that only says something: its first sentence large, the rest below, at the end what is worth keeping."""
     heading, stop, rest = words.partition(". ")
-    return page("notice.html", status, locale, title=heading + stop.strip(), text=rest)
+    return page("notice.html", status, locale, title=heading + stop.strip(), text=rest, receipt=receipt)

@@ -153,7 +153,8 @@ class Shapes:
 
     def _operation(self, method: str, path: str, operation: Json) -> Operation:
         good = sorted(status for status in operation["responses"] if status < "300")
-        answer = _json_of(operation["responses"][good[0]])
+        answered = operation["responses"][good[0]]
+        answer = _json_of(answered)
         form = _json_of(operation["requestBody"]) if "requestBody" in operation else None
         body_example = _pretty(self._sample(form, "")) if form else ""
         return Operation(
@@ -169,7 +170,7 @@ class Shapes:
             statuses=[f"{status} {HTTPStatus(int(status)).phrase}" for status in good],
             answer_name=answer.get("$ref", "").rpartition("/")[2],
             answer=list(self._fields(answer)),
-            answer_example=_pretty(self._sample(answer, "")) if answer else "",
+            answer_example=_pretty(self._sample(answer, "")) if answer else _other_example(answered),
             curl=_curl(method.upper(), path, body_example),
             refusals=sorted(int(each) for each in operation["responses"] if each >= "400"),
         )
@@ -276,9 +277,14 @@ def _rest(text: str, summary: str) -> str:
 
 
 def _json_of(part: Json) -> Json:
-    """The schema of a body; none where there is none (204)."""
-    schema: Json = part["content"]["application/json"]["schema"] if "content" in part else {}
+    """The schema of a JSON body; none where there is none (204) or another kind of file."""
+    schema: Json = part.get("content", {}).get("application/json", {}).get("schema", {})
     return schema
+
+
+def _other_example(part: Json) -> str:
+    """What another kind of file looks like."""
+    return next((str(each["example"]) for each in part.get("content", {}).values() if "example" in each), "")
 
 
 def _limits(schema: Json) -> str:
