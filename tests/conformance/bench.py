@@ -141,12 +141,6 @@ def make_carrier(bench: Bench) -> MakeCarrier:
     return bench.make_carrier
 
 
-@pytest.fixture
-def carrier(bench: Bench) -> Carrier:
-    """An adapter that is asked to read and to verify, and has nobody to talk to."""
-    return bench.carrier
-
-
 def a_text(**changes: Any) -> OutboundText:
     text = OutboundText(
         attempt_id=uuid.uuid4(),

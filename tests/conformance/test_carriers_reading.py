@@ -9,7 +9,13 @@ import pytest
 
 from cartwake.carriers.protocol import Carrier, MessageStatus
 from cartwake.kit.errors import BadInput
-from conformance.bench import ONA, SHOP, SID, signature_of
+from conformance.bench import ONA, SHOP, SID, Bench, signature_of
+
+
+@pytest.fixture
+def carrier(bench: Bench) -> Carrier:
+    """Asked to read and to verify; it has nobody to talk to. Of this file alone: the tests' web has its own."""
+    return bench.carrier
 
 
 async def test_a_signature_holds_behind_a_proxy_with_and_without_the_port(carrier: Carrier) -> None:
