@@ -361,7 +361,8 @@ class serving:  # noqa: N801 - read as a verb
 
     def unread(self) -> int:
         """Connections whose client does not take what it is sent."""
-        return sum(connection.flow.write_paused for connection in self._server.server_state.connections)
+        connections: set[Any] = set(self._server.server_state.connections)
+        return sum(connection.flow.write_paused for connection in connections)
 
     async def __aexit__(self, *_: object) -> None:
         """What the server's own shutdown does, without the tenth of a second that it waits for clients to notice."""

@@ -19,8 +19,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 from starlette.routing import Route
-from test_hosted import text_to_ruta
-from test_metrics import with_settings
 
 from cartwake.carriers.open import INBOUND_PATH, STATUS_PATH
 from cartwake.carts.links import link_path
@@ -29,6 +27,8 @@ from cartwake.kit.db import ENGINE, rows
 from cartwake.observe.exporter import exporting
 from cartwake.worker import work_off_events
 from deployment import free_port, serving
+from rooms.test_hosted import text_to_ruta
+from rooms.test_metrics import with_settings
 from world import AINO, RUTA, World, sign
 
 pytestmark = pytest.mark.thorough

@@ -68,7 +68,7 @@ def _attack(url: str, keys: dict[str, str], mode: GenerationMode) -> Statuses:
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     statuses: Statuses = Counter()
     for found in schema.get_all_operations():
-        operation: Any = found.ok()
+        operation: Any = found.ok()  # type: ignore[union-attr]
         ((opens,),) = operation.definition.raw["security"]
         for scheme, key in keys.items():
             _attack_operation(operation, mode, key, EXAMPLES if scheme == opens else EXAMPLES_OF_OTHERS, statuses)
