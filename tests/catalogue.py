@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
 # Tables without a tenant, each for a reason that its caption in the schema gives.
 PLATFORM_TABLES = {
     "alembic_version",
@@ -26,3 +32,16 @@ SELECT c.relname AS name, c.relrowsecurity AND c.relforcerowsecurity AS walled,
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') ORDER BY 1
 """
+
+
+def every_row(url: str, but: Set[str] = frozenset(), but_of: Mapping[str, str] | None = None) -> dict[str, list[str]]:
+    """Every row of every table, but those of some tables, and those that hold these values."""
+    with psycopg.connect(url) as owner:
+        names = owner.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1").fetchall()
+        query = sql.SQL("SELECT t::text FROM {} AS t WHERE %s::jsonb IS NULL OR NOT to_jsonb(t) @> %s ORDER BY 1")
+        own = Jsonb(but_of) if but_of else None
+        return {
+            name: [row for (row,) in owner.execute(query.format(sql.Identifier(name)), [own, own]).fetchall()]
+            for (name,) in names
+            if name not in but
+        }

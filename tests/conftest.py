@@ -30,6 +30,7 @@ pytest_plugins = [
     "typed",
     "homes",
     "queued",
+    "walls",
     "conformance.bench",
     "conformance.trial",
 ]

@@ -359,6 +359,11 @@ class serving:  # noqa: N801 - read as a verb
         self._server.lifespan = self._server.config.lifespan_class(self._server.config)
         await self._server.startup()
 
+    def unread(self) -> int:
+        """Connections whose client does not take what it is sent."""
+        connections: set[Any] = set(self._server.server_state.connections)
+        return sum(connection.flow.write_paused for connection in connections)
+
     async def __aexit__(self, *_: object) -> None:
         """What the server's own shutdown does, without the tenth of a second that it waits for clients to notice."""
         for listener in self._server.servers:

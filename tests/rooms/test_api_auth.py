@@ -7,43 +7,24 @@ import uuid
 from typing import Any
 
 import pytest
-from fastapi.routing import APIRoute
 
 from cartwake.kit.crypto import hash_secret
 from cartwake.kit.db import OPERATOR
 from cartwake.tenants.keys import find_caller, revoke_key
+from routes import BODIES, api_routes
 from world import Caller, ShopClient, World
-
-# A body that each route with one accepts, by the last word of its path.
-BODIES: dict[str, Any] = {
-    "organizations": {"name": "Lino Namai", "plan": "PRO"},
-    "plan": {"plan": "PRO"},
-    "shops": {"name": "Lino Namai", "default_country": "LT", "default_locale": "lt"},
-    "credit-adjustments": {"credits": 1, "note": "for a test"},
-    "senders": {"address": "+37061999999"},
-    "{external_id}": {},
-    "payment": {"status": "pending"},
-    "completion": {"order_id": "1", "value_minor": 1, "currency": "EUR"},
-    "sms-config": {},
-    "previews": {},
-    "reply-webhook": {"url": "https://shop.example/hook"},
-    "{locale}": {"text": "{shop}: {link} {opt_out}"},
-    "consent-withdrawals": {"phone": "+37061234567"},
-    "verification": {"token": "x"},
-    "keys": {"kind": "organization"},
-    "rotation": {},
-}
 
 
 def routes_of(world: World) -> list[tuple[str, str, Any]]:
     """Every route of the API: method, path with ids that are nobody's, and a good body."""
-    found = []
-    for route in world.app.routes:
-        if isinstance(route, APIRoute):
-            path = re.sub(r"\{\w+_id\}", str(uuid.UUID(int=7)), route.path).replace("{locale}", "en")
-            body = BODIES[route.path.rpartition("/")[2]] if route.body_field else None
-            found += [(method, path, body) for method in route.methods or ()]
-    return found
+    return [
+        (
+            route.method,
+            re.sub(r"\{\w+_id\}", str(uuid.UUID(int=7)), route.path).replace("{locale}", "en"),
+            route.body,
+        )
+        for route in api_routes(world.app)
+    ]
 
 
 def kind_for(path: str) -> str:

@@ -6,7 +6,6 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from cartwake.kit.db import WEB, Database, rows
 from catalogue import PLATFORM_TABLES, TABLES
 
 # Unique keys that must hold over the whole deployment, because they are looked up before the tenant is known.
@@ -78,15 +77,3 @@ def test_evidence_is_append_only_by_trigger(catalogue: psycopg.Connection[dict[s
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
             catalogue.execute(psycopg.sql.SQL("TRUNCATE {} CASCADE").format(psycopg.sql.Identifier(table)))
         catalogue.rollback()
-
-
-async def test_without_a_tenant_the_web_login_sees_no_row_of_any_table(db: Database, fresh_url: str) -> None:
-    with psycopg.connect(fresh_url, row_factory=dict_row) as conn:
-        tables = [str(row["name"]) for row in conn.execute(TABLES).fetchall()]
-    for table in tables:
-        async with db.transaction(WEB) as conn_:
-            try:
-                found = await rows(conn_, f"SELECT * FROM {table}")
-            except psycopg.errors.InsufficientPrivilege:
-                continue
-        assert not found or table in ("alembic_version", "deployment_schema"), table

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass, replace
+from itertools import permutations
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -15,7 +16,7 @@ from cartwake.carriers.protocol import Carrier
 from cartwake.carts.links import Purpose, link_id_of, link_path, read_recovery_token
 from cartwake.kit.clock import ManualClock
 from cartwake.kit.config import DEVELOPMENT_SECRET
-from cartwake.kit.crypto import Vault
+from cartwake.kit.crypto import Vault, b64url, un_b64url
 from cartwake.kit.db import ENGINE, rows
 from cartwake.messages.schedule import scan
 from cartwake.messages.templates import LOCALES, opt_out_page
@@ -172,6 +173,30 @@ async def test_links_that_we_did_not_make_lead_nowhere(world: World, clock: Manu
     german = await world.http.get("/r/x", headers={"Accept-Language": "de-AT,de;q=0.9,en;q=0.5"})
     assert_plain_page(german, "de")
     assert await text.clicks() == 0 and await text.consent_events() == ["granted"]
+
+
+async def test_no_part_of_a_link_serves_for_another(world: World, clock: ManualClock) -> None:
+    """The id of one text with the MAC of another's link, or of its own link for the other purpose, or with none."""
+    ruta = await text_to_ruta(world, clock)
+    aino = await text_to_ruta(world, clock, await world.shop(), phone=AINO, country="FI")
+    links = {
+        (text.message_id, path[:3]): un_b64url(path[3:])
+        for text in (ruta, aino)
+        for path in (text.recover, text.opt_out)
+    }
+    assert len({raw[9:] for raw in links.values()}) == 4, "each link has a MAC of its own"
+    for of_id, of_mac in permutations(links, 2):
+        token = b64url(links[of_id][:9] + links[of_mac][9:])
+        for prefix in ("/r/", "/o/"):
+            if (of_id[0], prefix) == of_mac:
+                continue  # the very link that it was made for
+            for method in ("GET", "POST") if prefix == "/o/" else ("GET",):
+                answer = await world.http.request(method, prefix + token, data={"action": "stop"})
+                assert answer.status_code == 404, (method, prefix, of_id, of_mac)
+    assert await ruta.clicks() == 0 and await ruta.consent_events() == ["granted", "granted"]
+    for text in (ruta, aino):
+        assert (await text.open()).status_code == 302
+        assert (await text.open(text.opt_out)).status_code == 200
 
 
 async def test_looking_at_the_opt_out_page_changes_nothing(world: World, clock: ManualClock) -> None:

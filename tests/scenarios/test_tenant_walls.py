@@ -7,11 +7,6 @@ not read, not changed, not removed, and none is added in the victim's name.
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Any
-from uuid import UUID
 
 import psycopg
 import pytest
@@ -21,86 +16,32 @@ from cartwake.kit.crypto import Vault
 from cartwake.kit.db import WEB, Database, rows
 from cartwake.tenants.model import Scope
 from cartwake.tenants.scope import tenant_transaction
-from catalogue import TABLES
-from deployment import Deployment
-from world import AINO, RUTA, TICKED, ShopClient
+from catalogue import PLATFORM_TABLES
+from walls import SHARED_BY_SHOPS, Walls, attempt
 
-# Seen by the whole organization: sibling shops share it by design (credits, plan) or it names the organization.
-SHARED_BY_SHOPS = {
-    "organizations",
-    "org_sms_credit_balances",
-    "org_sms_credit_ledger",
-    "sms_credit_reservations",
-}
+# What the web may know of the deployment whoever asks: the schema's state, and whether sending is paused.
+FOR_ALL_TO_SEE = {"alembic_version", "deployment_schema", "deployment_switches"}
+EVERYTHING = sql.SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO cartwake_web")
 
 
-@dataclass
-class Walls:
-    """A victim with a row in every tenant table, and connections as others would have them."""
+@pytest.mark.parametrize("grants", ["as-granted", "granted-everything"])
+async def test_nobody_reaches_another_tenants_rows(walls: Walls, grants: str) -> None:
+    """With the web login's own grants; and with all of them, so that each verb reaches the policy on each table.
 
-    victim: ShopClient
-    sibling: ShopClient
-    stranger: ShopClient
-    owner: psycopg.Connection[Any]
-    web_conninfo: str
-    tables: list[str]
-
-    def as_web(self, organization_id: UUID | None, shop_id: UUID | None) -> psycopg.Connection[Any]:
-        """A web connection with this scope set by hand."""
-        conn = psycopg.connect(self.web_conninfo)
-        for name, value in (("cartwake.org", organization_id), ("cartwake.shop", shop_id)):
-            conn.execute("SELECT set_config(%s, %s, false)", [name, str(value or "")])
-        conn.commit()
-        return conn
-
-    def intruders(self) -> dict[str, psycopg.Connection[Any]]:
-        stranger, sibling = self.stranger.scope, self.sibling.scope
-        return {
-            "another organization": self.as_web(stranger.organization_id, None),
-            "another organization's shop": self.as_web(stranger.organization_id, stranger.shop_id),
-            "another organization with the victim's shop": self.as_web(stranger.organization_id, self.victim.shop_id),
-            "a sibling shop": self.as_web(sibling.organization_id, sibling.shop_id),
-            "nobody": self.as_web(None, None),
-        }
-
-    def victim_rows(self, table: str) -> list[dict[str, Any]]:
-        where = sql.SQL("organization_id = {}").format(sql.Literal(self.victim.merchant.organization_id))
-        if table not in SHARED_BY_SHOPS:
-            where += sql.SQL(" AND shop_id = {}").format(sql.Literal(self.victim.shop_id))
-        query = sql.SQL("SELECT to_jsonb(t) FROM {} AS t WHERE {}").format(sql.Identifier(table), where)
-        return [found for (found,) in self.owner.execute(query).fetchall()]
-
-
-@pytest.fixture
-async def walls(deployment: Deployment, fresh_url: str) -> AsyncIterator[Walls]:
-    merchant = await deployment.merchant("Lino Namai")
-    victim, sibling = await merchant.shop("Linas"), await merchant.shop("Vilna")
-    stranger = await deployment.shop("Knygos")
-    for shop, phone in ((victim, RUTA), (stranger, AINO)):
-        await shop.put_session(consent=TICKED, phone=phone)
-        await shop.call("POST", "/v1/previews", {}, headers={"Idempotency-Key": "one"})
-        await shop.call("PUT", "/v1/templates/en", {"text": "{shop}: {link} {opt_out}"})
-        await shop.call("PUT", "/v1/reply-webhook", {"url": "https://shop.example/hook"})
-    await deployment.outlast_a_cart()
-    for phone in (RUTA, AINO):
-        await deployment.reply(phone, "Hello?")
-    for shop, phone in ((victim, RUTA), (stranger, AINO)):  # what was said so far is sealed, and this is not yet
-        await shop.call("POST", "/v1/consent-withdrawals", {"phone": phone})
-    with psycopg.connect(fresh_url) as owner:
-        found = owner.execute(TABLES).fetchall()
-        tables = [name for name, _walled, has_organization, *_ in found if has_organization]
-        yield Walls(victim, sibling, stranger, owner, deployment.runtime.db.conninfo(WEB), tables)
-
-
-async def test_nobody_reaches_another_tenants_rows(walls: Walls) -> None:
+    No policy stops a TRUNCATE, so nobody is granted that.
+    """
     assert len(walls.tables) > 12
+    if grants == "granted-everything":
+        walls.owner.execute(EVERYTHING)
+    intruders = walls.intruders()
     for table in walls.tables:
         there = walls.victim_rows(table)
         assert there, f"the story leaves no row in {table}: this test would prove nothing about it"
-        for who, conn in walls.intruders().items():
+        for who, conn in intruders.items():
             if who == "a sibling shop" and table in SHARED_BY_SHOPS:
                 continue
-            for verb, statement, params in attacks(table, there[0]):
+            own = walls.sibling if who == "a sibling shop" else walls.stranger
+            for verb, statement, params in [*walls.attacks(table), *walls.moves(table, own)]:
                 reached = attempt(conn, statement, params)
                 assert reached == 0, f"{who} could {verb} {reached} of the victim's rows in {table}"
         assert walls.victim_rows(table) == there, table
@@ -109,7 +50,7 @@ async def test_nobody_reaches_another_tenants_rows(walls: Walls) -> None:
 async def test_a_sibling_shop_changes_nothing_of_what_it_shares(walls: Walls) -> None:
     sibling = walls.as_web(walls.sibling.merchant.organization_id, walls.sibling.shop_id)
     for table in SHARED_BY_SHOPS:
-        for verb, statement, params in attacks(table, walls.victim_rows(table)[0])[1:]:
+        for verb, statement, params in walls.attacks(table)[1:]:
             assert attempt(sibling, statement, params) == 0, f"a sibling shop could {verb} in {table}"
 
 
@@ -127,11 +68,25 @@ async def test_a_shop_sees_no_key_and_no_answer_of_its_organization(walls: Walls
     assert attempt(shop, sql.Composed([sql.SQL(forged)]), [merchant.organization_id]) == 0
 
 
-async def test_the_owner_of_a_row_does_see_it(walls: Walls) -> None:
+async def test_the_owner_of_a_row_reaches_it(walls: Walls) -> None:
     """Or the tests above would be satisfied by a wall around everything."""
+    walls.owner.execute(EVERYTHING)
     conn = walls.as_web(walls.victim.merchant.organization_id, walls.victim.shop_id)
-    seen = {table for table in walls.tables if attempt(conn, *attacks(table, walls.victim_rows(table)[0])[0][1:]) > 0}
-    assert seen >= {"checkout_sessions", "sms_messages", "consent_states", "sms_decisions", "org_sms_credit_ledger"}
+    # Nobody changes it.
+    evidence = {"org_sms_credit_ledger", "consent_events", "consent_links", "sms_template_versions"}
+    for table in walls.tables:
+        read, change, *_ = walls.attacks(table)
+        assert attempt(conn, *read[1:]) > 0, table
+        assert (attempt(conn, *change[1:]) > 0) != (table in evidence), table
+        assert walls.moves(table, walls.stranger), f"nobody has a row to move into {table}"
+
+
+async def test_without_a_tenant_the_web_login_sees_no_row_of_any_table(walls: Walls) -> None:
+    nobody = walls.as_web(None, None)
+    for table in {*walls.tables, *PLATFORM_TABLES} - FOR_ALL_TO_SEE:
+        query = sql.SQL("SELECT 1 FROM {}").format(sql.Identifier(table))
+        assert walls.owner.execute(query).fetchone() or table in PLATFORM_TABLES, f"{table} is empty"
+        assert attempt(nobody, query, []) == 0, table
 
 
 async def test_a_shops_door_shows_this_shop_and_its_organizations_door_all_of_them(walls: Walls, db: Database) -> None:
@@ -169,35 +124,3 @@ async def test_a_pooled_connection_forgets_whose_it_was(walls: Walls, fresh_url:
             assert [each["shop_id"] for each in found] == [walls.stranger.shop_id]
     finally:
         await pool.close()
-
-
-def attacks(table: str, row: dict[str, Any]) -> list[tuple[str, sql.Composed, list[Any]]]:
-    """One statement of each verb, aimed at the victim's organization, and at its shop where the table has one."""
-    keys = [key for key in ("organization_id", "shop_id") if row.get(key)]
-    victim = [row[key] for key in keys]
-    name = sql.Identifier(table)
-    where = sql.SQL(" AND ").join(sql.SQL("{} = %s").format(sql.Identifier(key)) for key in keys)
-    return [
-        ("read", sql.SQL("SELECT organization_id FROM {} WHERE {}").format(name, where), victim),
-        (
-            "change",
-            sql.SQL("UPDATE {} SET organization_id = organization_id WHERE {}").format(name, where),
-            victim,
-        ),
-        ("remove", sql.SQL("DELETE FROM {} WHERE {}").format(name, where), victim),
-        (
-            "add",
-            sql.SQL("INSERT INTO {} SELECT (jsonb_populate_record(NULL::{}, %s)).*").format(name, name),
-            [json.dumps(row)],
-        ),
-    ]
-
-
-def attempt(conn: psycopg.Connection[Any], statement: sql.Composed, params: list[Any]) -> int:
-    """How many rows a statement reached; 0 when it was refused. Nothing is kept."""
-    try:
-        return conn.execute(statement, params).rowcount
-    except psycopg.errors.InsufficientPrivilege:
-        return 0
-    finally:
-        conn.rollback()

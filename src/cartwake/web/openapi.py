@@ -20,10 +20,13 @@ from cartwake.web.problems import MEDIA_TYPE, Problem
 
 Json = dict[str, Any]
 
-ALWAYS = (400, 401, 403, 404, 413, 422, 429, 500, 503)
+# Whatever the operation: a body is counted before anybody asks whether there should be one.
+ALWAYS = (400, 401, 403, 413, 429, 500, 503)
 
 # For routes that can contradict what is recorded.
 CONFLICT: dict[int | str, dict[str, Any]] = {409: {"description": "It contradicts what is recorded."}}
+# For routes that ask for something which may not be there, without its id in their path.
+NOT_KNOWN: dict[int | str, dict[str, Any]] = {404: {"description": "It is not there."}}
 
 DESCRIPTION = """\
 Texts shoppers who left a cart behind. Every operation wants an API key of its kind as a bearer token. Errors are
@@ -132,7 +135,10 @@ def _complete_responses(operation: Json, method: str) -> None:
     names = ["RateLimit-Policy", "RateLimit"] + ([REPLAYED_HEADER] if method == "post" else [])
     for response in responses.values():
         response.setdefault("headers", {}).update(_headers(names))
+    # FastAPI has declared 422 where there is a parameter or a body to be wrong.
     statuses = {*ALWAYS, *(int(declared) for declared in responses if declared >= "400")}
+    if any(parameter["in"] == "path" for parameter in operation.get("parameters", ())):
+        statuses.add(404)
     if method == "post":
         statuses.add(409)
     if "requestBody" in operation:

@@ -21,7 +21,7 @@ from cartwake.tenants.organizations import read_organization, read_shop
 from cartwake.web.api.fields import Body, Id, UtcTime, example
 from cartwake.web.api.pages import Before, Limit, cut
 from cartwake.web.auth import AtOperator, AtOrganization
-from cartwake.web.openapi import CONFLICT
+from cartwake.web.openapi import CONFLICT, NOT_KNOWN
 
 router = APIRouter(prefix="/v1", tags=["keys"])
 
@@ -77,7 +77,7 @@ async def get_keys(door: AtOrganization, before: Before = None, limit: Limit = 5
         return _page(await list_keys(conn, door.scope.organization_id, before=before, limit=limit + 1), limit)
 
 
-@router.post("/keys", status_code=201, responses=CONFLICT)
+@router.post("/keys", status_code=201, responses=CONFLICT | NOT_KNOWN)
 async def post_key(door: AtOrganization, form: KeyForm) -> NewKeyView:
     """Make another key of the organization, or of one of its shops."""
     async with door.open() as conn:

@@ -14,6 +14,7 @@ from cartwake.outbox.webhooks import read_webhook, remove_webhook, rotate_secret
 from cartwake.web.api.fields import Body, UtcTime, WebAddress, example
 from cartwake.web.api.pages import Before, Limit, cut
 from cartwake.web.auth import AtShop
+from cartwake.web.openapi import NOT_KNOWN
 
 router = APIRouter(prefix="/v1", tags=["replies"])
 
@@ -84,7 +85,7 @@ async def get_replies(door: AtShop, before: Before = None, limit: Limit = 50) ->
     return ReplyPage(data=[_reply(each) for each in page], next=following)
 
 
-@router.get("/reply-webhook")
+@router.get("/reply-webhook", responses=NOT_KNOWN)
 async def get_reply_webhook(door: AtShop) -> WebhookView:
     """Where replies are delivered."""
     async with door.open() as conn:
@@ -104,7 +105,7 @@ async def put_reply_webhook(door: AtShop, form: WebhookForm) -> WebhookWithSecre
     return WebhookWithSecret(**vars(webhook), secret=secret)
 
 
-@router.post("/reply-webhook/secrets")
+@router.post("/reply-webhook/secrets", responses=NOT_KNOWN)
 async def post_reply_webhook_secret(door: AtShop) -> WebhookWithSecret:
     """A new secret. For 24 hours every delivery is signed with the former one as well."""
     async with door.open() as conn:
