@@ -75,7 +75,7 @@ def failed_test(report: Path) -> str | None:
 def run_tests(words: Iterable[str], source: Path, patience_s: float | None = None) -> subprocess.CompletedProcess[str]:
     """Run some tests against a source, up to the first failure."""
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--tb=no", *words],
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--tb=short", *words],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(source)},
         capture_output=True,
