@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import socket
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -46,6 +45,7 @@ from cartwake.tenants.keys import create_key
 from cartwake.tenants.model import KeyKind
 from cartwake.web.app import create_app
 from cartwake.worker import deliver, dispatch_once, work_off_events
+from ports import free_port
 from world import TICKED, Caller, MerchantClient, ShopClient, World
 
 Json = dict[str, Any]
@@ -371,11 +371,3 @@ class serving:  # noqa: N801 - read as a verb
         for connection in list(self._server.server_state.connections):
             connection.shutdown()
         await self._server.lifespan.shutdown()
-
-
-def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployment import free_port
+from ports import free_port
 
 ROOT = Path(__file__).parents[1]
 LANGUAGES = ("sh", "python")

@@ -27,7 +27,8 @@ from cartwake.kit.moment import Moment
 from cartwake.tenants.keys import create_key
 from cartwake.tenants.model import KeyKind
 from conftest import TUESDAY_MORNING
-from deployment import LOCK_WAITERS, free_port, plain_http
+from deployment import LOCK_WAITERS, plain_http
+from ports import free_port
 from world import TICKED, Json, cart
 
 PATIENCE_S = 60.0

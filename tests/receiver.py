@@ -17,7 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from deployment import free_port, serving
+from deployment import serving
+from ports import free_port
 
 HANG, ENDLESS = -1, -2
 

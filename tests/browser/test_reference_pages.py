@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import Browser
 
-from deployment import free_port, serving
+from deployment import serving
+from ports import free_port
 from world import World
 
 pytestmark = pytest.mark.slow

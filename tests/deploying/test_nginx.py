@@ -25,7 +25,8 @@ from cartwake.kit.config import Settings
 from cartwake.kit.runtime import Runtime
 from cartwake.web.app import create_app
 from deploying.recipe import DEPLOY, ROOT
-from deployment import free_port, serving
+from deployment import serving
+from ports import free_port
 
 NGINX = shutil.which("nginx", path=f"/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin:{ROOT}/.tools/usr/sbin")
 

@@ -26,7 +26,7 @@ from cartwake import __version__
 from cartwake.carriers.webhooks import STATUS_PATH
 from cartwake.kit.embedded import embedded_postgres
 from deploying.recipe import ROOT, environment, health_command, instructions, last
-from deployment import free_port
+from ports import free_port
 
 pytestmark = pytest.mark.slow
 

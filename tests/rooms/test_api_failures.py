@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 
 from cartwake.kit.db import ENGINE, Database, rows
 from cartwake.kit.runtime import Runtime
-from deployment import free_port, serving
+from deployment import serving
+from ports import free_port
 from world import TICKED, World, cart
 
 PATH = "/v1/checkout-sessions/cart-1"

@@ -17,7 +17,7 @@ from cartwake.kit.config import DEVELOPMENT_SECRET
 from cartwake.kit.embedded import has_cluster
 from cartwake.kit.listen import open_port
 from cartwake.trial import write_environment
-from deployment import free_port
+from ports import free_port
 from typed import Cartwake, Said
 
 NOBODY = "0198c5a0-0000-7000-8000-000000000000"

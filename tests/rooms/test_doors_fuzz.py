@@ -26,7 +26,8 @@ from cartwake.kit.clock import ManualClock
 from cartwake.kit.db import ENGINE, rows
 from cartwake.observe.exporter import exporting
 from cartwake.worker import work_off_events
-from deployment import free_port, serving
+from deployment import serving
+from ports import free_port
 from rooms.test_hosted import text_to_ruta
 from rooms.test_metrics import with_settings
 from world import AINO, RUTA, World, sign

@@ -33,7 +33,8 @@ from cartwake.observe.carrier import ObservedCarrier
 from cartwake.observe.exporter import DatabaseGauges, exporting
 from cartwake.scheduler import TASKS, Task, check_invariants, run_due
 from cartwake.web.app import create_app
-from deployment import Deployment, free_port, leave_cart, plain_http
+from deployment import Deployment, leave_cart, plain_http
+from ports import free_port
 from world import AINO, JONAS, RUTA, TICKED, World
 
 TOKEN = "a token for the scraper"

@@ -25,7 +25,8 @@ from schemathesis.specs.openapi.checks import (
 
 from cartwake.kit.config import Settings
 from cartwake.web.gate import Gate
-from deployment import free_port, serving
+from deployment import serving
+from ports import free_port
 from world import World
 
 pytestmark = pytest.mark.slow

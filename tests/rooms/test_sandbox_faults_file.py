@@ -15,8 +15,8 @@ import pytest
 
 from cartwake.carriers.sandbox import Options, running_sandbox
 from cartwake.carriers.sandbox.faults import Faults
-from deployment import free_port
 from pages import ROOT, blocks
+from ports import free_port
 
 PAGE = ROOT / "docs" / "sandbox.md"
 

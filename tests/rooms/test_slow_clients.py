@@ -12,7 +12,8 @@ import socket
 import httpx
 import pytest
 
-from deployment import free_port, serving
+from deployment import serving
+from ports import free_port
 from world import TICKED, ShopClient, World, cart
 
 HALF_OPEN = 150

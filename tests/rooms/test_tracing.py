@@ -23,7 +23,8 @@ from cartwake.kit.config import ConfigError, Settings, load_settings
 from cartwake.kit.runtime import Runtime
 from cartwake.kit.tracing import is_on, span, traceparent, tracing
 from cartwake.web.app import create_app
-from deployment import Deployment, failing, free_port, leave_cart, plain_http, serving
+from deployment import Deployment, failing, leave_cart, plain_http, serving
+from ports import free_port
 from world import JONAS, RUTA, TICKED, cart
 
 Span = dict[str, str]

@@ -16,7 +16,8 @@ from cartwake.kit.db import ENGINE
 from cartwake.messages import reconcile
 from cartwake.messages.model import ENDED, TRANSITIONS
 from cartwake.worker import dispatch_once, record, work_off_events
-from deployment import Deployment, due_cart, free_port
+from deployment import Deployment, due_cart
+from ports import free_port
 from world import RUTA, ShopClient
 
 Story = Callable[..., Awaitable[None]]

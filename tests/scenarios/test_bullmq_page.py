@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deployment import free_port
 from pages import ROOT, blocks, scratch
+from ports import free_port
 from queue_server import queue_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.bullmq]

@@ -19,7 +19,8 @@ from cartwake.maintenance import job_id_of, run_queued_scheduler
 from cartwake.messages import queue, store
 from cartwake.scheduler import TASKS
 from deployment import Deployment, leave_cart, phone
-from queue_server import QueueServer, free_port
+from ports import free_port
+from queue_server import QueueServer
 from queued import QUEUE_SERVERS, Queued, on_queue, scheduled
 from world import ShopClient
 

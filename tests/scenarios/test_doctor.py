@@ -39,7 +39,8 @@ from cartwake.messages.inbox import store_events
 from cartwake.scheduler import run_due
 from cartwake.worker import claim_rounds, living, open_webhook_client, tell
 from conftest import TUESDAY_MORNING, database_url
-from deployment import Deployment, free_port, leave_cart
+from deployment import Deployment, leave_cart
+from ports import free_port
 from receiver import receiving
 from typed import Cartwake
 from world import RUTA, TICKED

@@ -21,7 +21,7 @@ import pytest
 from cartwake.cluster import Cluster, engine_processes, port_of, sandbox_process, web_process
 from cartwake.kit.embedded import embedded_postgres
 from cartwake.kit.listen import open_port
-from deployment import free_port
+from ports import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from deployment import Deployment, free_port, leave_cart, phone
+from deployment import Deployment, leave_cart, phone
+from ports import free_port
 from typed import Cartwake, Said
 
 pytestmark = pytest.mark.usefixtures("settled_url")  # or the command would find a restored copy, and pause it

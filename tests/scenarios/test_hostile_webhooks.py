@@ -12,7 +12,8 @@ from urllib.parse import urlencode
 import pytest
 
 from catalogue import every_row
-from deployment import Deployment, free_port, leave_cart, serving
+from deployment import Deployment, leave_cart, serving
+from ports import free_port
 from world import RUTA, ShopClient, sign
 
 SID = "SM" + "7" * 32

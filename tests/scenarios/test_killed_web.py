@@ -17,7 +17,8 @@ from cartwake.kit.db import OPERATOR
 from cartwake.kit.runtime import Runtime
 from cartwake.tenants.keys import create_key
 from cartwake.tenants.model import KeyKind
-from deployment import free_port, plain_http
+from deployment import plain_http
+from ports import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,8 @@ import pytest
 from cartwake import scheduler
 from cartwake.kit.db import ENGINE
 from cartwake.messages import reconcile
-from deployment import Deployment, Json, free_port, leave_cart, phone
+from deployment import Deployment, Json, leave_cart, phone
+from ports import free_port
 from world import ShopClient
 
 UNTOUCHED, PAID = 200, 198  # of 100 credits and PRO's 100; Lithuanian letters make two segments

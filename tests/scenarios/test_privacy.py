@@ -33,7 +33,8 @@ from cartwake.observe.carrier import ObservedCarrier
 from cartwake.observe.exporter import DatabaseGauges, exporting
 from cartwake.scheduler import run_due
 from cartwake.worker import claim_rounds, deliver, dispatch_once, open_webhook_client, tell
-from deployment import Deployment, failing, free_port, plain_http, serving
+from deployment import Deployment, failing, plain_http, serving
+from ports import free_port
 from traces import holds
 from world import AINO, JONAS, RUTA, TICKED
 

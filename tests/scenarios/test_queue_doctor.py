@@ -12,7 +12,8 @@ from cartwake.cli.plumbing import say_what_ails_the_queue
 from cartwake.doctor.examine import examine
 from cartwake.doctor.model import Finding, Verdict
 from cartwake.kit.config import Settings
-from queue_server import QueueServer, free_port, queue_server
+from ports import free_port
+from queue_server import QueueServer, queue_server
 
 PASSWORD = "not-to-be-shown"
 NOBODY = f"redis://127.0.0.1:{free_port()}/0"
