@@ -119,6 +119,50 @@ def _attack(mine: bytes, other: bytes, seen: set[str], examples: int) -> Any:
     return attack
 
 
+async def test_a_whole_export_hides_no_event_among_those_of_others(world: World) -> None:
+    shop = await world.shop()
+    await say(world.runtime, shop, [RUTA])
+    await say(world.runtime, shop, [RUTA], yes=False)
+    await seal(world.runtime)
+    whole, about_another = await exported(shop), await exported(shop, phone=AINO)
+    lines, hidden = whole.splitlines(keepends=True), about_another.splitlines(keepends=True)
+    forged = b"".join([*lines[:2], hidden[2], *lines[3:]])
+    assert noticed(forged) == "Line 3: a whole export has every event; of this one the digest alone is here."
+    assert page_verifies(forged) == "line 3: a whole export has every event"
+    assert not verify(io.BytesIO(about_another)).whole and verify(io.BytesIO(whole)).whole
+
+
+async def test_what_awaits_sealing_is_at_least_an_event(world: World) -> None:
+    shop = await world.shop()
+    await say(world.runtime, shop, [RUTA])
+    export = await exported(shop)
+    first, waiting, head = export.splitlines(keepends=True)
+    assert (verify(io.BytesIO(export)).waiting, verify(io.BytesIO(export)).unproven) == (1, 0)
+    line = json.loads(waiting) | {"proof": None}
+    without = b"".join([first, canonical(line) + b"\n", head])
+    assert verify(io.BytesIO(without)).unproven == 1 and page_verifies(without) is None
+    for name, value in (("action", {}), ("at", 7), ("event_id", []), ("channel", None), ("commitment", "nothing")):
+        nonsense = b"".join([first, canonical(line | {name: value}) + b"\n", head])
+        assert noticed(nonsense).startswith(f"Line 2: {name} must be"), name
+        assert page_verifies(nonsense), name
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda export: export.replace(b"\n", b"\r\n"), "its line ends are not an export's (CRLF)"),
+        (lambda export: b"\xef\xbb\xbf" + export, "a byte order mark stands before it"),
+        (lambda export: export.decode().encode("utf-16"), "a byte order mark stands before it"),
+    ],
+    ids=["line ends", "mark", "utf-16"],
+)
+async def test_what_a_program_did_to_the_file_on_its_way_is_told_from_a_forgery(
+    world: World, damage: Any, said: str
+) -> None:
+    mine, _ = await sealed_exports(world)
+    assert said in noticed(damage(mine))
+
+
 async def test_each_line_that_is_wrong_is_named_with_what_is_wrong(world: World) -> None:
     mine, other = await sealed_exports(world)
     lines, foreign = mine.splitlines(keepends=True), other.splitlines(keepends=True)
@@ -215,6 +259,17 @@ def stand_alone() -> str:
     found = [block for block in PAGE.read_text().split("```") if block.startswith("python\n")]
     (code,) = [block.removeprefix("python\n") for block in found if "def verify" in block]
     return code
+
+
+def page_verifies(export: bytes) -> str | None:
+    """What the page's verifier says is wrong; None when nothing is."""
+    namespace: dict[str, Any] = {"__name__": "page"}
+    exec(stand_alone(), namespace)
+    try:
+        namespace["verify"](io.BytesIO(export))
+    except SystemExit as found:
+        return str(found.code)
+    return None
 
 
 def by_the_page(tmp_path: Path, export: bytes) -> subprocess.CompletedProcess[str]:

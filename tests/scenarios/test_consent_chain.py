@@ -287,6 +287,9 @@ async def test_what_is_erased_is_gone_and_the_chain_still_verifies(world: World,
     assert (found.head, found.proven, found.erased) == (whole.head, 2, 1)
     (erased,) = [line for line in lines_of(await exported(shop)) if line.get("proof", "") is None]
     assert erased["event_id"] == victim["event_id"] and erased["commitment"] == victim["commitment"]
+    # Nobody can say any more whose it was, so it is in everybody's file: or a no would be missing after a yes.
+    assert erased in lines_of(await exported(shop, phone=RUTA))
+    assert verified(await exported(shop, phone=RUTA)).erased == 1
     assert await audit(world.runtime) == []
     # Whoever guesses the phone and the wording right cannot know it: the salt was nowhere else.
     with psycopg.connect(fresh_url) as owner:

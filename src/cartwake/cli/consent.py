@@ -68,15 +68,27 @@ def verify_file(
         found = verify(file, heads)
     except BadExportError as error:
         fail(str(error))
+    if missing := [each for each in heads if each not in found.noted]:
+        fail(
+            f"The head {missing[0]} is not in this chain, whose links follow from each other: it is another shop's, or "
+            "younger than this export, or from between a backup and its restore; or what was sealed when it was noted "
+            "has been changed since."
+        )
     typer.echo(
         f"The chain is whole: shop {found.shop_id}, {found.position} links, head {found.head.hex()}.\n"
         f"{found.proven} events open with their evidence, {found.erased} are erased, {found.others} are of others."
     )
+    if not found.whole:
+        typer.echo(
+            "It is about one shopper: what is of others may be theirs too, unless you fetched this file yourself."
+        )
     if found.waiting:
-        typer.echo(f"{found.waiting} more awaited sealing: bound to their evidence, not yet to the chain.")
+        unproven = f" {found.unproven} of them have no evidence, so nothing vouches for them." if found.unproven else ""
+        typer.echo(
+            f"{found.waiting} more awaited sealing: bound to their evidence, not yet to the chain, so they could be "
+            f"left out or made up.{unproven}"
+        )
     for each in heads:
-        if each not in found.noted:
-            fail(f"The head {each} is not in this chain: what was sealed when it was noted has been changed since.")
         typer.echo(f"The head {each} is the chain's at position {found.noted[each]}.")
 
 

@@ -1,8 +1,9 @@
 """A shop's chain as a file that proves itself: one JSON object a line, in chain order, from `docs/comply.md`.
 
-chain    whose it is
+chain    whose it is, and whether it is whole: false where it is about one shopper
 waiting  an event that was not sealed yet when the export began: bound to its evidence, not yet to the chain
-event    a link with its event's public fields, and its proof: salt and evidence; null once that is erased
+event    a link with its event's public fields, and its proof: salt and evidence; null once that is erased, and then it
+         is in every file, for nobody can say any more whose it was
 other    a link with its event's digest alone, where the export is about one shopper and this is another's
 head     where the chain stands; a file without it was cut off
 """
@@ -38,7 +39,8 @@ async def export_chain(
     connection and no old snapshot waits for them: what is sealed does not change any more, and what is sealed meanwhile
     comes with the later pages. Only what was waiting when the export began may be there twice, as both.
     """
-    yield _line("chain", format=FORMAT, organization_id=str(organization_id), shop_id=str(shop_id))
+    whose = {"organization_id": str(organization_id), "shop_id": str(shop_id)}
+    yield _line("chain", format=FORMAT, **whose, whole=phone_hash is None)
     after = (EVER, NOBODY)
     while True:
         async with begin() as conn:
@@ -89,7 +91,8 @@ def _proof(vault: Vault, found: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _is_theirs(found: Mapping[str, Any], phone_hash: bytes | None) -> bool:
-    return phone_hash is None or found["phone_hash"] == phone_hash
+    # Evidence that is erased was anybody's: left out, a yes would look as if no withdrawal had followed it.
+    return phone_hash is None or found["phone_hash"] in (None, phone_hash)
 
 
 def _line(kind: str, **fields: Any) -> bytes:

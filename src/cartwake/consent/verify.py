@@ -1,7 +1,8 @@
 """The offline verifier of an exported chain: no database, no key, no network, no settings.
 
 It goes through the file line by line and keeps no more than a line of it. Every line must be written in the one form
-that is hashed, so there is nothing in the file that the hashes do not cover.
+that is hashed, so there is nothing in the file that the hashes do not cover, but what awaits sealing, and the file's
+own word for it that it is whole.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from cartwake.consent.chain import FORMAT, SALT_BYTES, canonical, commitment_of,
 
 LINE_MAX_BYTES = 1024 * 1024
 
+# How other encodings begin, and UTF-8 in some editors.
+_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+_MARKED = "a byte order mark stands before it: an editor changed the file; take the first copy."
 _HASH = re.compile(r"[0-9a-f]{64}")
 _SALT = re.compile(rf"[0-9a-f]{{{2 * SALT_BYTES}}}")
 _PUBLIC = {"event_id", "action", "channel", "at", "commitment"}
 _FIELDS = {
-    "chain": {"format", "organization_id", "shop_id"},
+    "chain": {"format", "organization_id", "shop_id", "whole"},
     "waiting": {*_PUBLIC, "proof"},
     "event": {*_PUBLIC, "proof", "position", "sealed_at", "link"},
     "other": {"position", "digest", "link"},
@@ -42,12 +46,14 @@ class Verified:
 
     organization_id: str
     shop_id: str
+    whole: bool
     head: bytes
     position: int = 0
     proven: int = 0
     erased: int = 0
     others: int = 0
     waiting: int = 0
+    unproven: int = 0  # of those that wait, without evidence: nothing vouches for them
     noted: dict[str, int] = field(default_factory=dict)  # heads that were looked for, and their positions
 
 
@@ -64,7 +70,9 @@ def verify(file: BinaryIO, heads: Collection[str] = ()) -> Verified:
         raise BadExportError(1, f"this is no export of a consent chain (it would begin with the format {FORMAT}).")
     _check_fields(number, first)
     organization_id, shop_id = _text(number, first, "organization_id"), _text(number, first, "shop_id")
-    seen = Verified(organization_id, shop_id, genesis(organization_id, shop_id))
+    if type(first["whole"]) is not bool:
+        raise BadExportError(1, "whole must be true or false.")
+    seen = Verified(organization_id, shop_id, first["whole"], genesis(organization_id, shop_id))
     _note(seen, heads)
     for number, line in lines:
         _check_fields(number, line)
@@ -98,11 +106,26 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, dict[str, Any]]]:
             raise BadExportError(number, "it is no JSON object, as every line of an export is.")
         if not is_canonical:
             cut = "" if raw.endswith(b"\n") else " The file was cut off here, or its last line end is missing."
-            raise BadExportError(number, f"it is not written as an export writes it, so it was changed.{cut}")
+            raise BadExportError(number, f"{_not_as_written(raw)}{cut}")
         yield number, line
 
 
+def _not_as_written(raw: bytes) -> str:
+    if raw.startswith(_MARKS):
+        return _MARKED
+    if raw.endswith(b"\r\n"):
+        return "its line ends are not an export's (CRLF): a program changed the file on its way; take the first copy."
+    return "it is not written as an export writes it, so it was changed."
+
+
+def _shortened(value: object) -> str:
+    """Something of the file's, as it may be shown."""
+    return ascii(value)[:80]
+
+
 def _not_json(raw: bytes) -> str:
+    if raw.startswith(_MARKS):
+        return _MARKED
     return "it is not JSON." if raw.endswith(b"\n") else "it is not JSON; the file seems to be cut off here."
 
 
@@ -115,7 +138,7 @@ def _check_fields(number: int, line: dict[str, Any]) -> None:
         gone = " The event itself is gone from the database." if missing == sorted(_GONE) else ""
         raise BadExportError(number, f"it lacks {', '.join(missing)}.{gone}")
     if extra := sorted(found - expected):
-        raise BadExportError(number, f"it has what no hash covers: {', '.join(map(repr, extra))}.")
+        raise BadExportError(number, f"it has what no hash covers: {_shortened(', '.join(extra))}.")
 
 
 # What a link has not when its event was removed.
@@ -125,7 +148,10 @@ _GONE = {"action", "channel", "at", "commitment", "proof", "sealed_at"}
 def _check_waiting(number: int, line: dict[str, Any], seen: Verified) -> None:
     if seen.position:
         raise BadExportError(number, "what awaits sealing stands before the chain, not in it.")
-    _check_proof(number, line)
+    _hash(number, line, "commitment")
+    for name in sorted(_PUBLIC):
+        _text(number, line, name)
+    seen.unproven += not _check_proof(number, line)
     seen.waiting += 1
 
 
@@ -138,6 +164,8 @@ def _check_link(number: int, line: dict[str, Any], seen: Verified) -> None:
             number, f"position {position} follows position {seen.position}: lines are missing or moved."
         )
     if line["type"] == "other":
+        if seen.whole:
+            raise BadExportError(number, "a whole export has every event; of this one the digest alone is here.")
         digest = _hash(number, line, "digest")
         seen.others += 1
     else:
@@ -187,7 +215,7 @@ def _check_proof(number: int, line: dict[str, Any]) -> bool:
 def _check_end(number: int, line: dict[str, Any], seen: Verified) -> None:
     if line["position"] != seen.position or type(line["position"]) is not int:
         raise BadExportError(
-            number, f"the head is at position {line['position']!r}, but the chain ends at {seen.position}."
+            number, f"the head is at position {_shortened(line['position'])}, but the chain ends at {seen.position}."
         )
     if not hmac.compare_digest(_hash(number, line, "head"), seen.head):
         raise BadExportError(number, "the head is not the last link.")

@@ -117,7 +117,7 @@ async def look_at_sealing(patient: Patient) -> Finding:
         return bad(
             said, "Let a scheduler run, whose task consent_sealing chains them; then look with `cartwake audit`."
         )
-    return ok("every consent event is chained, or about to be")
+    return ok("no consent event has waited long for its chain; `cartwake audit` checks the chains")
 
 
 async def look_at_credits(patient: Patient) -> Finding:

@@ -27,7 +27,10 @@ EXAMPLE = """\
 
 
 class ChainView(BaseModel):
-    """Where the shop's consent chain stands. Keep it: no event up to there can be changed unnoticed any more."""
+    """Where the shop's consent chain stands. Keep it: no event up to there can be changed unnoticed any more.
+
+    What was said just now is sealed within two minutes: a head that covers it comes after that.
+    """
 
     position: int = Field(description="Events in the chain.")
     head: str = Field(description="The last link, hex; an export of any later day has it at this position.")
