@@ -11,6 +11,7 @@ import pytest
 from cartwake.carriers.protocol import Carrier
 from cartwake.consent.chain_store import Place
 from cartwake.consent.events import grant
+from cartwake.consent.invariants import CHAINS
 from cartwake.consent.model import Channel, ConsentChange, Evidence
 from cartwake.consent.sealing import seal_batch
 from cartwake.consent.verify import BadExportError
@@ -332,6 +333,20 @@ TAMPERED = {
         " FROM consent_evidence o WHERE e.event_id = %(event)s AND o.event_id <> %(event)s"
     ),
 }
+
+
+@pytest.mark.thorough
+async def test_the_hourly_look_goes_through_the_chains_of_all_shops_that_grew(world: World, fresh_url: str) -> None:
+    """So many shops at a time; the shop that was tampered with is the last of them."""
+    merchant = await world.merchant()
+    for number in range(CHAINS + 1):
+        await say(world.runtime, await merchant.shop(f"Shop {number}"), [RUTA])
+    assert await seal(world.runtime) == CHAINS + 1
+    assert await audit(world.runtime) == []
+    with as_owner(fresh_url) as owner:
+        last = "(SELECT shop_id FROM consent_chains ORDER BY organization_id, shop_id DESC LIMIT 1)"
+        owner.execute(f"UPDATE consent_events SET action = 'withdrawn' WHERE shop_id = {last}")
+    assert "newest_consents_chain" in await audit(world.runtime)
 
 
 @pytest.mark.parametrize("what", TAMPERED)

@@ -119,11 +119,15 @@ READ_EVERY_LINK = (
 """
     + _WITH_EVENTS
 )
-# The newest links of the chains that grew since: `depth` of each, and the one before those.
+GREW = """
+SELECT organization_id, shop_id FROM consent_chains WHERE sealed_at > %(since)s ORDER BY organization_id, shop_id
+"""
+# The newest links of some shops' chains: `depth` of each, and the one before those.
 READ_NEWEST_LINKS = """
 SELECT l.organization_id, l.shop_id, l.position, l.event_id, l.link, l.sealed_at,
   e.action, e.channel, e.at, e.commitment
-FROM consent_chains c
+FROM unnest(%(organizations)s::uuid[], %(shops)s::uuid[]) AS s (organization_id, shop_id)
+JOIN consent_chains c USING (organization_id, shop_id)
 CROSS JOIN LATERAL (
   SELECT * FROM consent_links l
   WHERE (l.organization_id, l.shop_id) = (c.organization_id, c.shop_id) AND l.position >= c.position - %(depth)s
@@ -132,7 +136,6 @@ LEFT JOIN LATERAL (
   SELECT * FROM consent_events e
   WHERE (e.organization_id, e.shop_id, e.event_id) = (l.organization_id, l.shop_id, l.event_id) LIMIT 1
 ) AS e ON true
-WHERE c.sealed_at > %(since)s
 ORDER BY l.organization_id, l.shop_id, l.position
 """
 # Heads that are not where their chain ends, and chains without a head. The last link is found by its key.
@@ -145,6 +148,7 @@ LEFT JOIN LATERAL (
   WHERE (l.organization_id, l.shop_id) = (s.organization_id, s.shop_id) ORDER BY l.position DESC LIMIT 1
 ) AS l ON true
 WHERE (COALESCE(c.position, 0), c.head) IS DISTINCT FROM (COALESCE(l.position, 0), l.link)
+LIMIT %(limit)s
 """
 # Events that are neither in their shop's chain nor waiting to be.
 FORGOTTEN_EVENTS = """
@@ -152,6 +156,7 @@ SELECT organization_id, shop_id, e.event_id, e.at FROM consent_events e
 LEFT JOIN consent_links l USING (organization_id, shop_id, event_id)
 LEFT JOIN consent_unsealed u USING (organization_id, shop_id, event_id)
 WHERE l.event_id IS NULL AND u.event_id IS NULL
+LIMIT %(limit)s
 """
 # What awaits sealing, with the evidence that is still there.
 READ_WAITING = """
@@ -255,6 +260,11 @@ async def read_head(conn: Connection, organization_id: UUID, shop_id: UUID) -> H
 async def read_links(conn: Connection, after: Link, limit: int) -> list[dict[str, Any]]:
     """The next links of a shop's chain, with events and evidence."""
     return await rows(conn, READ_LINKS, _after(after, limit))
+
+
+async def read_newest_links(conn: Connection, shops: Sequence[dict[str, Any]], depth: int) -> list[dict[str, Any]]:
+    """The last `depth` links of each of these shops' chains, and the one before, with events. Engine login."""
+    return await rows(conn, READ_NEWEST_LINKS, _shops(shops) | {"depth": depth})
 
 
 async def read_every_link(conn: Connection, after: Link, limit: int) -> list[dict[str, Any]]:

@@ -24,7 +24,9 @@ from cartwake.kit.phones import hash_phone
 GREW_WITHIN = timedelta(hours=2)
 NEWEST = 100
 PAGE = 2000
+CHAINS = PAGE // NEWEST  # of a page of newest links
 SHOWN_MAX = 100  # of broken links; one that is wrong makes the one after it wrong too
+SHOWN = {"limit": SHOWN_MAX}
 
 Row = dict[str, Any]
 # What a link continues, as far as the page before told: the shop, the position, the link.
@@ -34,13 +36,19 @@ START: Before = (NOBODY, NOBODY, 0, None)
 
 async def heads_off_their_links(conn: Connection) -> list[Row]:
     """Heads that are not their chain's last link."""
-    return [_shown(found) for found in await rows(conn, chain_store.HEADS_OFF_THEIR_LINKS)]
+    return [_shown(found) for found in await rows(conn, chain_store.HEADS_OFF_THEIR_LINKS, SHOWN)]
 
 
 async def broken_newest_links(conn: Connection, now: datetime) -> list[Row]:
     """Of the chains that grew lately, newest links that do not follow from the one before and from their event."""
-    params = {"since": now - GREW_WITHIN, "depth": NEWEST}
-    return check_links(await rows(conn, chain_store.READ_NEWEST_LINKS, params), START)[0]
+    grew = await rows(conn, chain_store.GREW, {"since": now - GREW_WITHIN})
+    broken: list[Row] = []
+    for first in range(0, len(grew), CHAINS):
+        newest = await chain_store.read_newest_links(conn, grew[first : first + CHAINS], NEWEST)
+        broken += check_links(newest, START)[0]
+        if len(broken) >= SHOWN_MAX:
+            break
+    return broken
 
 
 async def broken_links(conn: Connection, vault: Vault) -> list[Row]:
@@ -57,7 +65,7 @@ async def broken_links(conn: Connection, vault: Vault) -> list[Row]:
 
 async def forgotten_events(conn: Connection) -> list[Row]:
     """Events that are in no chain and do not wait for theirs either."""
-    return await rows(conn, chain_store.FORGOTTEN_EVENTS)
+    return await rows(conn, chain_store.FORGOTTEN_EVENTS, SHOWN)
 
 
 def check_links(found: Iterable[Mapping[str, Any]], before: Before, *, whole: bool = False) -> tuple[list[Row], Before]:
