@@ -60,8 +60,8 @@ async def suppress(
             await conn.execute(store.SUPPRESS_EVERYWHERE, [phone_hash, moment.now])
 
 
-async def suppressed_before(conn: Connection, now: datetime, reason: Suppression, change: ConsentChange) -> bool:
-    """Whether this was said before and still holds; if so, it holds as of `now`: no START before that lifts it."""
+async def say_again(conn: Connection, now: datetime, reason: Suppression, change: ConsentChange) -> bool:
+    """What was said before and still holds, holds as of `now`: no START before that lifts it. Whether it was."""
     return await store.say_again(conn, now, reason, _key(change))
 
 

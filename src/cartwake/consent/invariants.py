@@ -20,7 +20,7 @@ from cartwake.kit.db import Connection, rows
 from cartwake.kit.phones import hash_phone
 
 # Every hour: of each chain that grew in the last two, so many of its newest links. That is where a mistake of ours
-# would show, and it costs the same however long the chains have become: tens of microseconds a link.
+# would show, and it costs the same however long the chains have become.
 GREW_WITHIN = timedelta(hours=2)
 NEWEST = 100
 PAGE = 2000

@@ -19,7 +19,7 @@ from cartwake.web.auth import AtShop
 router = APIRouter(prefix="/v1", tags=["shoppers"])
 
 EXAMPLE = """\
-{"format":"cartwake-consent-chain-1","organization_id":"…","shop_id":"…","type":"chain"}
+{"format":"cartwake-consent-chain-1","organization_id":"…","shop_id":"…","type":"chain","whole":true}
 {"action":"granted","at":"…","channel":"checkbox","commitment":"…","event_id":"…","link":"…","position":1,"proof":{…},…}
 {"action":"withdrawn","at":"…","channel":"api","commitment":"…","event_id":"…","link":"…","position":2,"proof":null,…}
 {"head":"…","position":2,"type":"head"}

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from cartwake.carts.links import PATHS, open_link
 from cartwake.consent.chain import Head
-from cartwake.consent.events import suppress, suppressed_before
+from cartwake.consent.events import say_again, suppress
 from cartwake.consent.model import Channel, ConsentChange, Evidence, Suppression
 from cartwake.consent.sealing import read_head
 from cartwake.kit.db import Connection
@@ -74,7 +74,7 @@ async def stop_texts(
     """Suppress the phone that got the text. Pressing twice records once; "not my number" outdoes a STOP."""
     evidence = Evidence(form_field="action", actor="recipient of the text")
     change = ConsentChange(scope.organization_id, scope.shop_id, phone_hash, evidence)
-    if not await suppressed_before(conn, moment.now, reason, change):
+    if not await say_again(conn, moment.now, reason, change):
         await suppress(conn, moment, Channel.OPT_OUT_LINK, reason, [change])
 
 
