@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psycopg
@@ -55,10 +56,13 @@ def cartwake(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def settled_url(fresh_url: str) -> str:
+def settled_url(fresh_url: str) -> Iterator[str]:
     """A test's database is a copy of a template; here it is the deployment's home, as `cartwake migrate` leaves it."""
     with psycopg.connect(fresh_url) as conn:
+        (before,) = conn.execute("SELECT database_oid FROM deployment_home").fetchone() or (None,)
         conn.execute(
             "UPDATE deployment_home SET database_oid = (SELECT oid FROM pg_database WHERE datname = current_database())"
         )
-    return fresh_url
+    yield fresh_url
+    with suppress(psycopg.Error), psycopg.connect(fresh_url) as conn:  # so that it can be lent again
+        conn.execute("UPDATE deployment_home SET database_oid = %s", [before])

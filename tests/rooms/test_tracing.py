@@ -69,7 +69,7 @@ def collector() -> Iterator[tuple[Collector, str]]:
         def log_message(self, *_: object) -> None: ...
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield received, f"http://127.0.0.1:{server.server_port}"
     server.shutdown()

@@ -34,10 +34,13 @@ app.add_typer(consent.consent_app, name="consent", rich_help_panel=LOOK)
 app.add_typer(events.events_app, name="events", rich_help_panel=RUN)
 
 
+command = typer.main.get_command(app)
+
+
 def main() -> None:
     """Run the command line; a mistake ends in one clear line and status 1 or 2, never in a stack trace."""
     try:
-        app()
+        command()
     except ConfigError as error:
         fail(f"The configuration is wrong:\n{error}", 2)
     except CartwakeError as error:
