@@ -25,7 +25,7 @@ check: $(READY)  ## Format, lint, types, and the arrows between the rooms.
 	$(BIN)/lint-imports
 
 fast: $(READY)  ## The tests that take about a minute.
-	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not thorough" $(ARGS)
+	$(BIN)/pytest -n 3 --dist worksteal -m "not slow and not thorough" $(ARGS)
 
 abuse: $(READY)  ## The embedded PostgreSQL under force: kill -9, full and read-only disks; as root and as an ordinary user.
 	$(BIN)/pytest -n 2 -m abuse $(ARGS)

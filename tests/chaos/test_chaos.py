@@ -24,6 +24,7 @@ def test_a_small_run_of_kills_leaves_nothing_wrong(request: pytest.FixtureReques
     assert status == 0, said
 
 
+@pytest.mark.thorough
 def test_a_run_that_would_take_too_long_is_ended_and_has_failed() -> None:
     status, said = _run_within([sys.executable, "-uc", "print('began'); import time; time.sleep(600)"], 2.0)
     assert status is None

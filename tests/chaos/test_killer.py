@@ -24,6 +24,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
         yield database
 
 
+@pytest.mark.thorough
 async def test_a_process_that_ended_by_itself_was_not_killed(tmp_path: Path) -> None:
     member = Member("one that ends", ("--version",), os.environ, tmp_path)
     async with Machine([member], Random(1)):
@@ -35,6 +36,7 @@ async def test_a_process_that_ended_by_itself_was_not_killed(tmp_path: Path) -> 
         assert not await member.kill()
 
 
+@pytest.mark.thorough
 async def test_a_process_that_is_at_work_was_killed(tmp_path: Path) -> None:
     member = Member("one that goes on", ("sandbox", "--port", str(steady_port(18_700))), os.environ, tmp_path)
     async with Machine([member], Random(1)):
@@ -52,12 +54,14 @@ def test_a_dead_process_feels_nothing() -> None:
     assert not strike(child.pid)
 
 
+@pytest.mark.thorough
 async def test_one_of_the_databases_processes_was_killed_when_the_database_says_so(database: Database) -> None:
     assert await database.kill_backend(Random(1))
     assert "was terminated by signal 9" in (database.folder / "postgres.log").read_text()
     await _recovered(database)
 
 
+@pytest.mark.thorough
 async def test_the_database_was_killed_and_is_back(database: Database) -> None:
     assert await database.kill()
     await _recovered(database)

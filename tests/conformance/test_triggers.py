@@ -95,7 +95,7 @@ async def test_returns_at_once_when_the_time_is_past(trigger: Trigger) -> None:
     await asyncio.wait_for(trigger.wait(Wake.MESSAGES, past), BOUND_S)
 
 
-@pytest.mark.parametrize("login", [ENGINE, WEB])
+@pytest.mark.parametrize("login", [WEB, pytest.param(ENGINE, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("wake", list(Wake))
 async def test_an_announcement_wakes_a_sleeper(trigger: Trigger, db: Database, login: str, wake: Wake) -> None:
     sleeper = await _woken_by(trigger, wake, datetime.now(UTC) + timedelta(hours=1))

@@ -35,6 +35,7 @@ def test_the_first_start_makes_a_private_durable_server(tmp_path: Path, monkeypa
     assert (mode(home / "data"), mode(home / "password"), mode(home) & 0o066) == (0o700, 0o600, 0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("reachable", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_restart_keeps_data_and_port(tmp_path: Path, open_folder: Path, reachable: bool) -> None:
     home = (open_folder if reachable else tmp_path) / "a home with spaces"
@@ -83,6 +84,7 @@ def test_a_copied_home_is_another_server(home: Path) -> None:
         assert ask(two.url, "SELECT to_regclass('only_here')") is None
 
 
+@pytest.mark.thorough
 def test_a_port_that_was_taken_meanwhile_is_not_insisted_on(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     last = json.loads((home / "server.json").read_text())["port"]
     free = embedded._free_port()
@@ -96,6 +98,7 @@ def test_a_port_that_was_taken_meanwhile_is_not_insisted_on(home: Path, monkeypa
             assert f":{free}/" in server.url
 
 
+@pytest.mark.thorough
 def test_the_environment_of_another_database_does_not_mislead(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"PGHOSTADDR": "192.0.2.1", "PGSSLMODE": "require", "PGDATA": "/nowhere", "PGPORT": "1"}.items():
         monkeypatch.setenv(name, value)
@@ -129,6 +132,7 @@ def test_what_a_statement_held_is_not_in_the_log(home: Path) -> None:
     assert "61234567" not in (home / "postgres.log").read_text()
 
 
+@pytest.mark.thorough
 def test_a_server_that_will_not_start_says_why_and_leaves_nothing(home: Path) -> None:
     with (home / "data" / "postgresql.conf").open("a") as file:
         file.write("no_such_setting = 1\n")
@@ -137,6 +141,7 @@ def test_a_server_that_will_not_start_says_why_and_leaves_nothing(home: Path) ->
     assert has_stopped(home)
 
 
+@pytest.mark.thorough
 def test_a_lost_or_wrong_password_is_explained(home: Path) -> None:
     (home / "password").write_text("wrong")
     with pytest.raises(EmbeddedPostgresError, match="put the old one back"):
@@ -177,6 +182,7 @@ def test_started_by_root_the_server_is_not_root(tmp_path: Path, open_folder: Pat
     assert (home / "data").stat().st_uid != 0 and (home / "password").stat().st_uid == 0
 
 
+@pytest.mark.thorough
 @only_root
 @pytest.mark.parametrize(("owner_uid", "server_uid"), [(1, 1), pytest.param(54321, 65534, marks=pytest.mark.slow)])
 def test_root_in_the_home_of_somebody_leaves_it_to_them(tmp_path: Path, owner_uid: int, server_uid: int) -> None:

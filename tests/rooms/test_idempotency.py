@@ -371,6 +371,7 @@ async def test_half_a_body_is_not_a_request(world: World) -> None:
     assert sent[0]["status"] == 400 and await organizations(world) == 0
 
 
+@pytest.mark.thorough
 async def test_connections_come_back_whatever_happens(world: World, runtime: Runtime) -> None:
     """More keyed requests than the pool has connections, of every fate, one after the other."""
     shop = await world.shop()

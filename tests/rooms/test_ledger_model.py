@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -278,10 +279,11 @@ class LedgerMachine(RuleBasedStateMachine):
             ]
 
 
-async def test_the_ledger_follows_its_model(db: Database, clock: ManualClock, ids: Ids) -> None:
+@pytest.mark.parametrize("examples", [10, pytest.param(60, marks=pytest.mark.thorough)])
+async def test_the_ledger_follows_its_model(db: Database, clock: ManualClock, ids: Ids, examples: int) -> None:
     loop = asyncio.get_running_loop()
     bounds = settings(
-        max_examples=25,
+        max_examples=examples,
         stateful_step_count=20,
         deadline=None,
         suppress_health_check=list(HealthCheck),

@@ -62,12 +62,14 @@ def test_no_page_fetches_anything_from_elsewhere(site: Path) -> None:
         assert not re.search(r"(url\(|@import)\s*[\"']?(https?:)?//", style.read_text()), style
 
 
+@pytest.mark.thorough
 def test_every_page_of_the_documentation_is_in_the_site(site: Path) -> None:
     for page in (ROOT / "docs").glob("*.md"):
         assert (site / page.name).with_suffix(".html").exists(), page.name
     assert (site / "architecture.html").exists() and (site / "changelog.html").exists()
 
 
+@pytest.mark.thorough
 def test_links_that_leave_the_site_are_named_and_those_inside_lead_to_pages(site: Path) -> None:
     assert "tests/mutants/table.toml" in (site / "guarantees.html").read_text()
     assert 'href="../tests' not in (site / "guarantees.html").read_text()

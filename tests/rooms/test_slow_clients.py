@@ -33,6 +33,7 @@ UNFINISHED = [
 Held = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
+@pytest.mark.thorough
 async def test_others_are_served_while_many_hold_a_connection_open(world: World) -> None:
     shop = await world.shop()
     port = free_port()

@@ -318,6 +318,7 @@ async def test_a_job_for_a_message_that_does_not_exist_is_discarded(queued: Queu
 # --- limits ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 async def test_with_a_rate_limit_no_more_is_claimed_than_jobs_fired(
     deployment: Deployment, valkey: QueueServer
 ) -> None:
@@ -340,6 +341,7 @@ async def test_with_a_rate_limit_no_more_is_claimed_than_jobs_fired(
             assert sum([await texts(queued, phone(number)) for number in range(3)]) == fired
 
 
+@pytest.mark.thorough
 async def test_without_its_queue_texts_go_out_by_the_database_s_times(deployment: Deployment) -> None:
     queued = on_queue(deployment, QueueServerThatIsAway())  # type: ignore[arg-type]
     await scheduled(queued)

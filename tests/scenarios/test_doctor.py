@@ -292,6 +292,7 @@ async def test_a_proxy_that_changes_what_the_carrier_signed_is_noticed(doctor: D
             assert "is refused: receipts and STOP are lost" in found["webhooks"][1]
 
 
+@pytest.mark.thorough
 async def test_a_web_process_with_another_address_is_noticed(doctor: Doctor) -> None:
     async with answering(proxy(doctor)) as address:
         found = await doctor.examine(public_url=address)
@@ -338,6 +339,7 @@ async def test_an_address_that_does_not_lead_to_us_is_told_apart(doctor: Doctor)
             assert found["webhooks"][:2] == ("skip", "skipped: needs public address")
 
 
+@pytest.mark.thorough
 async def test_a_public_address_that_no_carrier_can_reach_is_noticed(doctor: Doctor) -> None:
     async with answering(an_account("active", "Full")) as carrier:
         # Not an address of this machine alone, as far as names tell.
@@ -418,6 +420,7 @@ async def test_where_there_is_no_database_the_doctor_makes_none(cartwake: Cartwa
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.thorough
 async def test_an_address_without_the_owner_s_password_is_fine_and_a_wrong_one_is_told(doctor: Doctor) -> None:
     without = psycopg.conninfo.make_conninfo(doctor.deployment.database_url, user="nobody", password=None)
     found = await doctor.examine(database_url=without.replace("password=''", ""))
@@ -428,6 +431,7 @@ async def test_an_address_without_the_owner_s_password_is_fine_and_a_wrong_one_i
     assert "mistyped" not in str(found)
 
 
+@pytest.mark.thorough
 async def test_other_secret_keys_are_not_a_database_that_is_away(doctor: Doctor) -> None:
     without = psycopg.conninfo.make_conninfo(doctor.deployment.database_url, user="nobody", password=None)
     without = without.replace("password=''", "")
@@ -439,6 +443,7 @@ async def test_other_secret_keys_are_not_a_database_that_is_away(doctor: Doctor)
     assert found["database"][0] == "ok" and "CARTWAKE_SECRET_KEYS" in found["logins"][2]
 
 
+@pytest.mark.thorough
 async def test_a_database_of_the_wrong_kind_is_noticed(doctor: Doctor, server_url: str) -> None:
     name = f"{psycopg.conninfo.conninfo_to_dict(doctor.deployment.database_url)['dbname']}_latin"
     with psycopg.connect(server_url, autocommit=True) as conn:
@@ -460,6 +465,7 @@ async def test_a_wall_that_was_taken_down_is_noticed(doctor: Doctor) -> None:
     assert found["tenant walls"][1] == "row-level security is not forced on senders, shops"
 
 
+@pytest.mark.thorough
 async def test_a_schema_that_is_not_ours_is_noticed(doctor: Doctor) -> None:
     doctor.owner("UPDATE alembic_version SET version_num = '9999'")
     found = await doctor.examine()
@@ -522,6 +528,7 @@ async def test_a_worker_that_is_gone_is_noticed(doctor: Doctor) -> None:
     assert found["workers"][:2] == ("warn", f"workers of another version run: 0.0.9; this is {__version__}")
 
 
+@pytest.mark.thorough
 async def test_a_worker_process_is_seen_until_it_ends(doctor: Doctor) -> None:
     doctor.owner("DELETE FROM worker_beats")
     async with living(doctor.deployment.runtime) as worker_id:
@@ -532,6 +539,7 @@ async def test_a_worker_process_is_seen_until_it_ends(doctor: Doctor) -> None:
     assert doctor.owner("SELECT worker_id FROM worker_beats") == [], "it ended in good order"
 
 
+@pytest.mark.thorough
 async def test_workers_that_live_and_do_nothing_are_noticed(doctor: Doctor) -> None:
     deployment = doctor.deployment
     shop = await deployment.shop(sender="+37061000001")
@@ -585,6 +593,7 @@ async def test_a_shop_s_server_that_refuses_for_hours_is_told_with_its_shop(doct
         assert (await doctor.examine(timedelta(hours=5)))["reply webhooks"][0] == "ok", "it has heard"
 
 
+@pytest.mark.thorough
 async def test_another_address_is_not_blamed_for_the_one_before(doctor: Doctor) -> None:
     deployment = doctor.deployment
     shop = await deployment.shop(sender="+37061000001")

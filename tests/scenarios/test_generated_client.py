@@ -147,6 +147,7 @@ async def call(operation: str, **arguments: Any) -> Any:
 # --- the document itself -----------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 async def test_the_description_is_valid_openapi(world: World) -> None:
     validate((await world.http.get("/openapi.json")).json())
 

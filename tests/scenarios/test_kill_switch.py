@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from cartwake.messages.dispatch import Calls
 from cartwake.worker import deliver, dispatch_once
 from deployment import Deployment, leave_cart, phone
@@ -84,6 +86,7 @@ async def test_a_worker_that_is_told_to_stop_calls_nobody_more_and_leaves_nothin
     assert [len(await deployment.phone_shows(phone(number))) for number in range(3)] == [1, 1, 1]
 
 
+@pytest.mark.thorough
 async def test_no_more_calls_are_under_way_than_there_are_lines(deployment: Deployment) -> None:
     shop = await deployment.shop()
     for number in range(6):

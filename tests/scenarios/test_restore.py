@@ -116,6 +116,7 @@ async def test_after_a_restore_nobody_is_texted_twice_and_no_stop_is_lost(
         assert suppressed.fetchall() == [("stop",)], "the STOP that came after the backup counts again"
 
 
+@pytest.mark.thorough
 async def test_of_a_stop_and_a_start_after_the_backup_the_last_one_counts(
     deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
 ) -> None:
@@ -233,6 +234,7 @@ async def test_a_text_that_the_backup_knows_is_not_accounted_for_again(
     await restored.sound()
 
 
+@pytest.mark.thorough
 async def test_a_lost_text_that_did_not_arrive_costs_nothing(
     deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
 ) -> None:
@@ -251,6 +253,7 @@ async def test_a_lost_text_that_did_not_arrive_costs_nothing(
     await restored.sound()
 
 
+@pytest.mark.thorough
 async def test_a_text_that_was_in_flight_when_the_backup_was_taken_is_paid_for_once(
     deployment: Deployment, fresh_url: str, copy_of: Database, tmp_path: Path
 ) -> None:

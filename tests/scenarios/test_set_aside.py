@@ -90,6 +90,7 @@ async def test_a_stop_behind_a_bad_row_of_another_shop_is_heard(
     assert (refused.status, refused.err) == (1, "No event with this id is set aside.\n")
 
 
+@pytest.mark.thorough
 async def test_what_was_set_aside_is_kept_and_can_be_let_go(
     deployment: Deployment, cartwake: Cartwake, shops: tuple[ShopClient, ShopClient]
 ) -> None:
@@ -107,6 +108,7 @@ async def test_what_was_set_aside_is_kept_and_can_be_let_go(
     assert (await told(deployment, cartwake, "dismiss", event_id)).status == 1
 
 
+@pytest.mark.thorough
 async def test_a_receipt_that_comes_late_changes_only_what_it_still_may(
     deployment: Deployment, cartwake: Cartwake, shops: tuple[ShopClient, ShopClient]
 ) -> None:
