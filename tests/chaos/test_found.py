@@ -67,6 +67,7 @@ def test_a_process_that_is_to_stay_waits_for_a_database_that_restarts(
     assert knocks == 4
 
 
+@pytest.mark.thorough
 def test_a_wrong_key_is_not_waited_for(fresh_url: str) -> None:
     began_s = time.monotonic()
     with pytest.raises(NotReadyError):

@@ -280,6 +280,7 @@ def by_the_page(tmp_path: Path, export: bytes) -> subprocess.CompletedProcess[st
     )
 
 
+@pytest.mark.thorough
 async def test_the_page_s_own_verifier_agrees(world: World, tmp_path: Path) -> None:
     mine, other = await sealed_exports(world)
     shop = await world.shop("Sodas")

@@ -167,6 +167,7 @@ def test_a_home_that_cannot_be_one_is_explained(tmp_path: Path, monkeypatch: pyt
         start_embedded(tmp_path / "home")
 
 
+@pytest.mark.thorough
 @only_root
 @pytest.mark.parametrize("reachable", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_started_by_root_the_server_is_not_root(tmp_path: Path, open_folder: Path, reachable: bool) -> None:

@@ -583,6 +583,7 @@ async def test_search_filters(shore: Shore) -> None:
 # As a process
 
 
+@pytest.mark.thorough
 async def test_it_runs_as_a_process_of_its_own() -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))

@@ -558,6 +558,7 @@ async def test_workers_that_live_and_do_nothing_are_noticed(doctor: Doctor) -> N
     assert verdict == "fail" and said.startswith("receipts and replies have waited since") and "STOP" in mend
 
 
+@pytest.mark.thorough
 async def test_an_event_that_could_not_be_applied_is_told(doctor: Doctor) -> None:
     deployment = doctor.deployment
     async with deployment.runtime.db.transaction(WEB) as conn:
@@ -607,6 +608,7 @@ async def test_another_address_is_not_blamed_for_the_one_before(doctor: Doctor) 
     assert (await doctor.examine(timedelta(hours=2)))["reply webhooks"][0] == "ok"
 
 
+@pytest.mark.thorough
 async def test_who_texts_without_credits_is_told(doctor: Doctor) -> None:
     poor = await doctor.deployment.shop("Knygos", credits=0)
     await doctor.deployment.shop("Lino Namai", credits=0, enabled=False)
@@ -644,6 +646,7 @@ async def test_consent_that_nobody_chains_is_told(doctor: Doctor) -> None:
     assert (await doctor.examine(timedelta(minutes=6)))["consent chain"][0] == "ok"
 
 
+@pytest.mark.thorough
 async def test_a_thrown_kill_switch_is_told(doctor: Doctor) -> None:
     shop = await doctor.deployment.shop()
     operator = doctor.deployment.world.operator

@@ -498,6 +498,7 @@ def test_addresses_that_are(address: str) -> None:
     assert is_public(address)
 
 
+@pytest.mark.thorough
 async def test_a_server_that_is_not_there(deployment: Deployment) -> None:
     shop = await texted(deployment)
     await shop.call("PUT", "/v1/reply-webhook", {"url": "http://127.0.0.1:9/hook"})

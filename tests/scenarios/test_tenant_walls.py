@@ -24,7 +24,7 @@ FOR_ALL_TO_SEE = {"alembic_version", "deployment_schema", "deployment_switches"}
 EVERYTHING = sql.SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO cartwake_web")
 
 
-@pytest.mark.parametrize("grants", ["as-granted", "granted-everything"])
+@pytest.mark.parametrize("grants", [pytest.param("as-granted", marks=pytest.mark.thorough), "granted-everything"])
 async def test_nobody_reaches_another_tenants_rows(walls: Walls, grants: str) -> None:
     """With the web login's own grants; and with all of them, so that each verb reaches the policy on each table.
 
@@ -47,6 +47,7 @@ async def test_nobody_reaches_another_tenants_rows(walls: Walls, grants: str) ->
         assert walls.victim_rows(table) == there, table
 
 
+@pytest.mark.thorough
 async def test_a_sibling_shop_changes_nothing_of_what_it_shares(walls: Walls) -> None:
     sibling = walls.as_web(walls.sibling.merchant.organization_id, walls.sibling.shop_id)
     for table in SHARED_BY_SHOPS:
@@ -54,6 +55,7 @@ async def test_a_sibling_shop_changes_nothing_of_what_it_shares(walls: Walls) ->
             assert attempt(sibling, statement, params) == 0, f"a sibling shop could {verb} in {table}"
 
 
+@pytest.mark.thorough
 async def test_a_shop_sees_no_key_and_no_answer_of_its_organization(walls: Walls) -> None:
     """Those rows are without a shop, and what they open is wider than the shop."""
     merchant = walls.victim.merchant
@@ -89,6 +91,7 @@ async def test_without_a_tenant_the_web_login_sees_no_row_of_any_table(walls: Wa
         assert attempt(nobody, query, []) == 0, table
 
 
+@pytest.mark.thorough
 async def test_a_shops_door_shows_this_shop_and_its_organizations_door_all_of_them(walls: Walls, db: Database) -> None:
     victim, sibling = walls.victim.scope, walls.sibling.scope
     for scope, seen in (
