@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.async_api import Browser, async_playwright
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
 
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
     """The system's Chromium (`make slow` installs it), kept off the network that it would look for."""
+    from playwright.async_api import async_playwright  # 0.3 s, which every process of the quick suite would pay
+
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     assert chromium, "no Chromium here; run: make slow, or apt-get install chromium"
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.async_api import Browser, Page
 
 from cartwake.messages.templates import LOCALES, opt_out_page
 from deployment import Deployment
 from world import RUTA, TICKED
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, Page
 
 pytestmark = pytest.mark.slow
 

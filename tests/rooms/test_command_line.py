@@ -91,6 +91,7 @@ def test_credits_are_added_and_taken_away(there: Cartwake, organization: str) ->
     assert there("credits", "adjust", organization, "--nte", "x", "5").status == 2, "a misspelt option is no number"
 
 
+@pytest.mark.thorough
 def test_organizations_and_shops_are_listed(there: Cartwake, organization: str, shop: str) -> None:
     other = there("org", "create", "Kavos\x1b[2J Krautuvė", "--plan", "FREE").value("organization_id")
     there("credits", "adjust", organization, "50", "--note", "welcome")
@@ -117,6 +118,7 @@ def test_what_a_reader_was_told_of_stays_though_it_reads_no_more(settled_url: st
         assert owner.execute("SELECT name FROM organizations").fetchall() == [("Lino Namai",)]
 
 
+@pytest.mark.thorough
 def test_senders_and_credits_are_shown(there: Cartwake, organization: str, shop: str) -> None:
     sender = there("number", "add", organization, shop, "+37061000001").value("sender_id")
     assert there("number", "list", organization, shop).out == (

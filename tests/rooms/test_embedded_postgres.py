@@ -116,6 +116,7 @@ def test_nobody_gets_in_without_the_password(home: Path) -> None:
                 psycopg.connect(f"postgresql://{login}@{address}", passfile="/nonexistent")
 
 
+@pytest.mark.thorough
 def test_it_listens_on_loopback_only(home: Path) -> None:
     with embedded_postgres(home, durable=False) as server:
         port = f":{int(server.url.rsplit(':', 1)[1].split('/')[0]):04X}"

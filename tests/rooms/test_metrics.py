@@ -200,6 +200,7 @@ async def test_a_day_is_counted_by_outcome_country_gate_and_answer(deployment: D
     assert more("task_runs_total", task="abandonment_scan", result="done") == 10
 
 
+@pytest.mark.thorough
 async def test_texts_of_dead_workers_and_lost_receipts_are_counted_too(deployment: Deployment) -> None:
     db, before = deployment.runtime.db, scraped(deployment.runtime.db)
     shop = await deployment.shop()
@@ -238,6 +239,7 @@ def test_up_gives_each_process_a_port_of_its_own() -> None:
 # --- what is read from the database -----------------------------------------------------------------
 
 
+@pytest.mark.thorough
 async def test_replies_that_a_shop_has_not_taken_are_shown(deployment: Deployment) -> None:
     shop = await deployment.shop("Lino Namai")
     await shop.call("PUT", "/v1/reply-webhook", {"url": f"http://127.0.0.1:{free_port()}/replies"})
@@ -339,6 +341,7 @@ async def test_what_cannot_be_read_is_left_out(runtime: Runtime, fresh_url: str)
     assert ("cartwake_messages_waiting", frozenset({("state", "due")})) in seen
 
 
+@pytest.mark.thorough
 async def test_a_slow_or_absent_database_does_not_hold_a_scrape(
     runtime: Runtime, fresh_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,7 @@ async def test_a_page_brings_all_that_it_needs(world: World, path: str) -> None:
     assert "http" not in style and "url(" not in style
 
 
+@pytest.mark.thorough
 async def test_every_link_leads_somewhere(world: World) -> None:
     pages = {path: Seen((await world.http.get(path)).text) for path in PAGES}
     for path, page in pages.items():

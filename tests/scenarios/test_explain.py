@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from cartwake.kit.db import ENGINE
 from cartwake.messages.schedule import scan
 from deployment import Deployment, leave_cart
@@ -46,6 +48,7 @@ async def test_what_somebody_can_mend_comes_with_how(deployment: Deployment, car
     assert advice == "  -> Give the shop a sender that may text this phone's country: `cartwake number add`."
 
 
+@pytest.mark.thorough
 async def test_a_pause_comes_with_what_ends_it(deployment: Deployment, cartwake: Cartwake) -> None:
     shop = await deployment.shop(credits=10)
     await leave_cart(shop)
@@ -81,6 +84,7 @@ async def test_the_carrier_s_error_and_receipts_are_told(deployment: Deployment,
     assert seen["sent_at"] < seen["ended_at"]
 
 
+@pytest.mark.thorough
 async def test_an_error_that_nobody_knows_is_told_by_its_number(deployment: Deployment, cartwake: Cartwake) -> None:
     shop = await deployment.shop(credits=10)
     await leave_cart(shop)

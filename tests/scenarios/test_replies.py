@@ -103,6 +103,7 @@ async def test_the_verification_in_the_docs_works(deployment: Deployment) -> Non
         assert not verify(secret, told.headers, told.body, lambda: now() + 301)
 
 
+@pytest.mark.thorough
 async def test_a_server_that_fails_is_told_again_until_it_hears_and_then_no_more(deployment: Deployment) -> None:
     shop = await texted(deployment)
     async with receiving(500, 302, 200) as receiver:
@@ -191,6 +192,7 @@ async def test_a_server_that_hangs_keeps_nobody_waiting(deployment: Deployment) 
     assert [told.json["data"]["body"] for told in stuck.told] == ["One", "Two"]
 
 
+@pytest.mark.thorough
 async def test_a_worker_that_is_asked_to_stop_begins_no_further_call(deployment: Deployment) -> None:
     shop = await texted(deployment)
     async with receiving(HANG) as stuck:
@@ -233,6 +235,7 @@ async def test_a_server_that_does_not_answer_is_left_alone_for_a_while(deploymen
         assert {each["delivery"]["state"] for each in await replies(shop)} == {"delivered"}
 
 
+@pytest.mark.thorough
 async def test_an_endless_answer_is_not_read(deployment: Deployment) -> None:
     shop = await texted(deployment)
     async with receiving(ENDLESS) as receiver:
@@ -242,6 +245,7 @@ async def test_an_endless_answer_is_not_read(deployment: Deployment) -> None:
         assert (await only_delivery(shop))["state"] == "delivered"
 
 
+@pytest.mark.thorough
 async def test_a_webhook_taken_back_is_told_nothing_more(deployment: Deployment) -> None:
     shop = await texted(deployment)
     async with receiving(500) as receiver:
@@ -264,6 +268,7 @@ async def test_a_webhook_taken_back_is_told_nothing_more(deployment: Deployment)
         assert [told.json["data"]["body"] for told in receiver.told] == ["One", "Three"]
 
 
+@pytest.mark.thorough
 async def test_it_is_taken_back_while_its_server_is_being_told(deployment: Deployment) -> None:
     shop = await texted(deployment)
     async with receiving(HANG, 500) as receiver:
@@ -279,6 +284,7 @@ async def test_it_is_taken_back_while_its_server_is_being_told(deployment: Deplo
         assert (one["delivery"]["state"], two["delivery"]["state"]) == ("delivered", "cancelled")
 
 
+@pytest.mark.thorough
 async def test_a_new_address_gets_what_waits_and_keeps_the_secret(deployment: Deployment) -> None:
     shop = await texted(deployment)
     async with receiving(500) as old, receiving() as new:
@@ -325,6 +331,7 @@ async def test_a_worker_that_dies_is_followed_by_another(deployment: Deployment)
         assert (await only_delivery(shop))["state"] == "delivered"
 
 
+@pytest.mark.thorough
 async def test_a_worker_that_comes_back_after_its_lease_does_not_end_the_next_one_s(deployment: Deployment) -> None:
     shop = await texted(deployment)
     async with receiving() as receiver, deployment.another_process() as other, deployment.another_process() as third:
@@ -342,6 +349,7 @@ async def test_a_worker_that_comes_back_after_its_lease_does_not_end_the_next_on
         assert len(receiver.told) == 1
 
 
+@pytest.mark.thorough
 async def test_two_workers_tell_each_reply_once(deployment: Deployment) -> None:
     shop = await texted(deployment)
     async with receiving() as receiver, deployment.another_process() as other:
