@@ -364,10 +364,12 @@ class serving:  # noqa: N801 - read as a verb
         connections: set[Any] = set(self._server.server_state.connections)
         return sum(connection.flow.write_paused for connection in connections)
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, failed: type[BaseException] | None, *_: object) -> None:
         """What the server's own shutdown does, without the tenth of a second that it waits for clients to notice."""
         for listener in self._server.servers:
             listener.close()
         for connection in list(self._server.server_state.connections):
             connection.shutdown()
+            if failed:  # whoever does not read would hold it, and the test that failed, for ever
+                connection.transport.abort()
         await self._server.lifespan.shutdown()
