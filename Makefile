@@ -24,6 +24,7 @@ check: $(READY)  ## Format, lint, types, and the arrows between the rooms.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Three processes also where there are two cores: there is always one that waits for the database.
 fast: $(READY)  ## The tests that take about a minute.
 	$(BIN)/pytest -n 3 --dist worksteal -m "not slow and not thorough" $(ARGS)
 

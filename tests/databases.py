@@ -163,8 +163,9 @@ class Databases:
         # Neither the history's guards nor foreign keys have a say.
         conn.execute("SET session_replication_role = replica")
         used = [name for (name,) in conn.execute(FILLED_TABLES) if name not in self._filled]
-        conn.execute(sql.SQL(";").join(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)) for table in used))
-        if used:  # else new rows would fill gaps, and lie in another order than they were written in
+        if used:
+            conn.execute(sql.SQL(";").join(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)) for table in used))
+            # Else new rows would fill gaps, and lie in another order than they were written in.
             tables = sql.SQL(", ").join(sql.Identifier(table) for table in used)
             conn.execute(sql.SQL("VACUUM (INDEX_CLEANUP ON, TRUNCATE ON) {}").format(tables))
         return True

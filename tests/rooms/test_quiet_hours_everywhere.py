@@ -22,7 +22,7 @@ PLACES = sorted(rule_book().places)
 # A day before a change, the day itself, and the day after.
 AROUND = (-1, 0, 1)
 # Their clocks change in spring and autumn, around Ramadan, and hardly ever; the others: `make slow`.
-QUICK = "LM"
+QUICK = "ELM"
 
 
 @cache
